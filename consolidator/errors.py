@@ -1,0 +1,134 @@
+"""Everything that can go wrong, under one root.
+
+ConsolidatorError
+├── InvalidInput            refused before anything was written
+│   └── InvalidSettings
+├── NotFound
+├── Conflict                the state moved, or something else holds it; repeat later
+│   ├── LeaseLost
+│   └── StaleVersion
+├── MissingProvider         a provider or its package is not there
+├── StoreError
+│   ├── StoreUnavailable    repeating is safe
+│   ├── StoreLocked         another process holds the folder
+│   ├── StorePoisoned       the engine in the process failed: reads go on, writes are refused
+│   ├── WrongEmbedder       the folder was made with another embedder
+│   └── NewerFormat         the folder was written by a newer version
+├── LedgerError
+├── EmbedderUnavailable
+└── ModelError
+    ├── ModelUnavailable    time-out, reset, 5xx, a strange body
+    ├── ModelBusy           429; carries how long to wait
+    ├── ModelDenied         key, quota, unknown model
+    ├── ModelTooLong        context exceeded, or the reply was cut at its length
+    ├── ModelRefused        a refusal or a content filter
+    └── BadReply            the reply breaks the rules; carries the faults
+
+The first line of a class's docstring is its message where none is given.
+"""
+
+from __future__ import annotations
+
+
+class ConsolidatorError(Exception):
+    """Something went wrong in the memory engine."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+
+
+class InvalidInput(ConsolidatorError):
+    """An argument is wrong; nothing was written."""
+
+
+class InvalidSettings(InvalidInput):
+    """A setting is wrong."""
+
+
+class NotFound(ConsolidatorError):
+    """There is no such thing in this bank."""
+
+
+class Conflict(ConsolidatorError):
+    """The state moved meanwhile; read again and repeat."""
+
+
+class LeaseLost(Conflict):
+    """Another worker has taken this bank over; this pass was discarded."""
+
+
+class StaleVersion(Conflict):
+    """The observation changed since it was read; this plan was discarded."""
+
+
+class MissingProvider(ConsolidatorError):
+    """A provider is not installed."""
+
+
+class StoreError(ConsolidatorError):
+    """The vector store failed."""
+
+
+class StoreUnavailable(StoreError):
+    """The vector store cannot be reached; repeating is safe."""
+
+
+class StoreLocked(StoreError):
+    """Another process has this folder open."""
+
+
+class StorePoisoned(StoreError):
+    """The embedded store failed inside; reads go on, writes are refused until it is opened again."""
+
+
+class WrongEmbedder(StoreError):
+    """The store was made with another embedder."""
+
+
+class NewerFormat(StoreError):
+    """The folder was written by a newer version of consolidator."""
+
+
+class LedgerError(ConsolidatorError):
+    """The ledger failed."""
+
+
+class EmbedderUnavailable(ConsolidatorError):
+    """The embedder failed; the texts are kept and will be embedded later."""
+
+
+class ModelError(ConsolidatorError):
+    """The model gave nothing that can be used."""
+
+
+class ModelUnavailable(ModelError):
+    """The model cannot be reached."""
+
+
+class ModelBusy(ModelError):
+    """The model's rate limit is reached."""
+
+    def __init__(self, message: str | None = None, *, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after  # seconds to wait, where the server said so
+
+
+class ModelDenied(ModelError):
+    """The model refuses this key, this account or this name."""
+
+
+class ModelTooLong(ModelError):
+    """The request or the reply is longer than the model allows."""
+
+
+class ModelRefused(ModelError):
+    """The model refused to answer."""
+
+
+class BadReply(ModelError):
+    """The model's reply breaks the rules."""
+
+    def __init__(self, message: str | None = None, *, faults: tuple[str, ...] = (), reply: str = "") -> None:
+        super().__init__(message)
+        self.faults = faults
+        self.reply = reply  # never logged: it may echo memories
