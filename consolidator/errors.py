@@ -6,6 +6,7 @@ ConsolidatorError
 ├── NotFound
 ├── Conflict                the state moved, or something else holds it; repeat later
 │   ├── LeaseLost
+│   ├── ErasedMeanwhile
 │   └── StaleVersion
 ├── MissingProvider         a provider or its package is not there
 ├── StoreError
@@ -55,6 +56,10 @@ class Conflict(ConsolidatorError):
 
 class LeaseLost(Conflict):
     """Another worker has taken this bank over; this pass was discarded."""
+
+
+class ErasedMeanwhile(Conflict):
+    """A memory that this plan rests on was erased meanwhile; the plan was discarded."""
 
 
 class StaleVersion(Conflict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal
@@ -105,6 +106,7 @@ class Evidence(Value):
     occurred_at: Time  # event time of the memory, else its retain time
     since_version: int = 1  # the observation's version at which it was attached
     trust: int = Trust.USER
+    supports: bool = True  # False: a correction has shown it to be wrong
 
 
 class Version(Value):
@@ -143,8 +145,8 @@ class Observation(Value):
 
     @property
     def proof_count(self) -> int:
-        """The number of distinct sources: derived, never stored."""
-        return len({e.source for e in self.evidence})
+        """The number of distinct supporting sources: derived, never stored."""
+        return len({e.source for e in self.evidence if e.supports})
 
     @property
     def trust(self) -> int:
@@ -288,6 +290,11 @@ class Stats(Value):
     prompt_tokens: int = 0
     reply_tokens: int = 0
     last_error: str | None = None
+
+
+def scope_key(tags: Tags) -> str:
+    """The set of tags as one keyword: sorted, each once, and no tag can imitate two."""
+    return json.dumps(sorted(tags), ensure_ascii=False)
 
 
 def dump(value: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from consolidator.models import MemoryState, Observation, ObservationState, Time, Value, Vector, Version
 
 PlanKind = Literal["consolidate", "forget"]
@@ -30,7 +32,8 @@ class Change(Value):
 
     after: Observation
     base_rev: int | None = None
-    vector: Vector = []
+    vector: Vector = Field(default_factory=list)
+    lineage: frozenset[str] = frozenset()  # of the text as it is now
     version: Version | None = None  # set when the text or the state changed
     purge: tuple[int, ...] = ()  # versions that lose their text and lineage
 
@@ -77,7 +80,7 @@ class History(Value):
 
     observation: Observation
     versions: tuple[Version, ...]
-    vectors: dict[int, Vector] = {}
+    vectors: dict[int, Vector] = Field(default_factory=dict)
 
     @property
     def current(self) -> Version:
@@ -123,7 +126,7 @@ class Done(Value):
 
 
 class Report(Value):
-    """What `consolidate` did. Every memory of a pass ends in exactly one of `consolidated`, `nothing_durable`, `left`, `parked`."""
+    """What `consolidate` did. Each memory ends in exactly one of `consolidated`, `nothing_durable`, `left`, `parked`."""
 
     dry_run: bool = False
     passes: int = 0

@@ -214,12 +214,12 @@ class Ledger(Protocol):
 
     async def release(self, lease: Lease) -> None: ...
 
-    async def commit(self, intent: Intent, lease: Lease) -> None:
-        """Freeze a plan, with its versions and journal rows, and scrub what it erases.
+    async def commit(self, intent: Intent, lease: Lease) -> int:
+        """Freeze a plan, with its versions and journal rows, and scrub what it erases; returns how many rows lost their text.
 
-        Raises LeaseLost when the token is not the bank's newest; Conflict when a shown memory has a tombstone (but for a
-        forget plan), a memory's revision was consumed before, or another plan of this bank is open; StaleVersion when a
-        head is not at its `base_rev`. Then nothing was written.
+        Raises LeaseLost when the token is not the bank's newest; ErasedMeanwhile when a shown memory has a tombstone (but
+        for a forget plan); Conflict when a memory's revision was consumed before, or another plan of this bank is open;
+        StaleVersion when a head is not at its `base_rev`. Then nothing was written.
         """
 
     async def unfinished(self, bank: str) -> list[Intent]:
@@ -252,7 +252,9 @@ class Ledger(Protocol):
 
     async def receipts(self, bank: str, *, accepted_only: bool = False) -> list[Receipt]: ...
 
-    async def attempt_failed(self, bank: str, ids: Sequence[str], *, reason: str, reply: str, park_after: int, at: datetime) -> list[Parked]:
+    async def attempt_failed(
+        self, bank: str, ids: Sequence[str], *, reason: str, reply: str, park_after: int, at: datetime
+    ) -> list[Parked]:
         """Count a failure for each; `parked` is True from the `park_after`-th on."""
 
     async def attempts_cleared(self, bank: str, ids: Sequence[str]) -> None: ...

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from pydantic import Field
+
 from consolidator.models import Memory, Observation, Tags, Value, Vector
 
 Op = Literal["create", "update", "delete"]
@@ -14,7 +16,7 @@ UpdateKind = Literal["restate", "refine", "state_change", "correction"]
 class ShownMemory(Value):
     alias: str
     memory: Memory
-    vector: Vector = []
+    vector: Vector = Field(default_factory=list)
 
 
 class Candidate(Value):
@@ -22,7 +24,7 @@ class Candidate(Value):
 
     alias: str
     observation: Observation
-    vector: Vector = []
+    vector: Vector = Field(default_factory=list)
 
 
 class Batch(Value):

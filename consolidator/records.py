@@ -23,4 +23,5 @@ class Session(Value):
     def items(self) -> Iterator[dict[str, object]]:
         """The turns as `retain` takes them."""
         for sequence, turn in enumerate(self.turns):
-            yield {"text": turn.text, "speaker": turn.speaker, "sequence": sequence, "occurred_at": self.start + sequence * TURN_PACE}
+            when = self.start + sequence * TURN_PACE
+            yield {"text": turn.text, "speaker": turn.speaker, "sequence": sequence, "occurred_at": when}

@@ -1,0 +1,9 @@
+"""Fakes and contract suites: what the project's own tests use, for providers and applications that are tested with it."""
+
+from __future__ import annotations
+
+from consolidator.testing.clocks import ManualClock
+from consolidator.testing.models import HashEmbedder, ScriptedChatModel, open_hash_embedder
+from consolidator.testing.stores import MemoryStorage
+
+__all__ = ["HashEmbedder", "ManualClock", "MemoryStorage", "ScriptedChatModel", "open_hash_embedder"]

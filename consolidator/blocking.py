@@ -1,0 +1,113 @@
+"""The same verbs without `await`: each one derived from its asynchronous twin, run on a loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from consolidator import engine as twin
+from consolidator.clock import Clock, system_clock
+from consolidator.config import Settings
+from consolidator.ports import Embedder, Proposer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class _Loop:
+    """An event loop in a thread. A call that is interrupted cancels its task."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="consolidator", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class _Twin:
+    def __init__(self, loop: _Loop, original: Any) -> None:
+        self._loop = loop
+        self._original = original
+
+
+def _blocking(verb: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[_Twin, P], T]:
+    @functools.wraps(verb)
+    def call(self: _Twin, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._loop.run(verb(self._original, *args, **kwargs))
+
+    return cast(Callable[Concatenate[_Twin, P], T], call)
+
+
+class Bank(_Twin):
+    """One isolated memory; see `consolidator.engine.Bank`."""
+
+    @property
+    def id(self) -> str:
+        return str(self._original.id)
+
+    retain = _blocking(twin.Bank.retain)
+    recall = _blocking(twin.Bank.recall)
+    consolidate = _blocking(twin.Bank.consolidate)
+    forget = _blocking(twin.Bank.forget)
+    verify = _blocking(twin.Bank.verify)
+    receipts = _blocking(twin.Bank.receipts)
+    observations = _blocking(twin.Bank.observations)
+    observation = _blocking(twin.Bank.observation)
+    history = _blocking(twin.Bank.history)
+    journal = _blocking(twin.Bank.journal)
+    memory = _blocking(twin.Bank.memory)
+    memories = _blocking(twin.Bank.memories)
+    sources = _blocking(twin.Bank.sources)
+    parked = _blocking(twin.Bank.parked)
+    stats = _blocking(twin.Bank.stats)
+
+
+class Engine(_Twin):
+    """A deployment's banks; see `consolidator.engine.Engine`."""
+
+    def bank(self, id: str) -> Bank:
+        return Bank(self._loop, self._original.bank(id))
+
+    banks = _blocking(twin.Engine.banks)
+    describe = _blocking(twin.Engine.describe)
+
+
+@contextmanager
+def connect(
+    target: str | Path | None = None, *, settings: Settings | None = None, clock: Clock = system_clock,
+    embedder: Embedder | None = None, proposer: Proposer | None = None,
+) -> Iterator[Engine]:
+    """`consolidator.connect` for code without an event loop."""
+    loop = _Loop()
+    try:
+        opening = twin.connect(target, settings=settings, clock=clock, embedder=embedder, proposer=proposer)
+        original = loop.run(_entered(opening))
+        try:
+            yield Engine(loop, original)
+        finally:
+            loop.run(original.close())
+    finally:
+        loop.close()
+
+
+async def _entered(opening: Any) -> twin.Engine:
+    engine: twin.Engine = await opening.__aenter__()
+    return engine

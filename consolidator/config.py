@@ -1,0 +1,151 @@
+"""Settings: one typed object, from a TOML file, then from `CONSOLIDATOR_*` variables. Read once, at the edge."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+
+from consolidator.consolidation import ConsolidationPolicy
+from consolidator.errors import InvalidSettings
+from consolidator.models import Value
+from consolidator.ranking import RecallWeights
+from consolidator.retention import RetainPolicy
+
+PREFIX = "CONSOLIDATOR_"
+DEFAULT_FOLDER = Path("memory")
+
+
+class StoreSettings(Value):
+    """Where vectors live: `edge`, in the folder; `qdrant`, a server at `url`."""
+
+    kind: str = "edge"
+    durability: Literal["process", "power"] = "process"  # what an acknowledged write of the embedded store survives
+    url: str | None = None
+    api_key: SecretStr | None = None
+    prefix: str = Field("consolidator_", pattern=r"^[A-Za-z0-9_-]*$")  # of the collections' names on a server
+    timeout: int = Field(10, ge=1)  # seconds
+
+
+class LedgerSettings(Value):
+    """Where the journal lives; without a url, in the folder."""
+
+    url: str | None = None
+
+
+class EmbedderSettings(Value):
+    provider: str = "sentence-transformers"
+    model: str = "default"
+    threads: int = Field(1, ge=1, le=64)
+    batch: int = Field(64, ge=1, le=1024)
+    cache: bool = True
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    dimension: int | None = Field(None, ge=1)
+
+
+class ModelSettings(Value):
+    """The chat model of consolidation, as `provider:model`. Used only where consolidation.proposer is "model"."""
+
+    name: str = "openai:gpt-4.1-mini"
+    base_url: str | None = None
+    api_key: SecretStr | None = None  # else OPENAI_API_KEY
+    deadline: float = Field(60.0, gt=0)  # seconds for a call with all its retries
+    read_timeout: float = Field(30.0, gt=0)
+    tries: int = Field(3, ge=1, le=10)
+    json_mode: Literal["auto", "json_schema", "json_object", "text"] = "auto"
+    reply_tokens: int = Field(2000, ge=100)
+
+
+class ConsolidationSettings(ConsolidationPolicy):
+    """proposer: "rules" works with nothing; "model" asks the chat model of the section `model`."""
+
+    proposer: str = "rules"
+
+
+class Settings(Value):
+    """Everything that can be set. A folder in a file is relative to that file."""
+
+    folder: Path = DEFAULT_FOLDER
+    store: StoreSettings = StoreSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
+    model: ModelSettings = ModelSettings()
+    consolidation: ConsolidationSettings = ConsolidationSettings()
+    retain: RetainPolicy = RetainPolicy()
+    recall: RecallWeights = RecallWeights()
+
+
+def load(target: str | Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
+    """Settings for a folder, or from a `*.toml` file, with the variables of `env` on top. Raises InvalidSettings."""
+    env = os.environ if env is None else env
+    told: dict[str, Any] = {}
+    if target is not None:
+        if str(target).startswith(("http://", "https://")):
+            raise InvalidSettings(
+                f'"{target}" is a URL; for a Qdrant server, name it in a TOML file: [store] kind = "qdrant", url = "{target}"'
+            )
+        told = _from_file(Path(target)) if str(target).endswith(".toml") else {"folder": Path(target)}
+    try:
+        return Settings.model_validate(_merged(told, _from_env(env)))
+    except ValidationError as error:
+        raise InvalidSettings(_sentence(error)) from None
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidSettings(f"there is no settings file {path}; `consolidator init` writes one") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"{path} is no valid TOML: {error}") from None
+    folder = Path(told.get("folder", DEFAULT_FOLDER))
+    return told | {"folder": folder if folder.is_absolute() else path.parent / folder}
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
+    """`CONSOLIDATOR_STORE__URL` is `url` in the section `store`."""
+    told: dict[str, Any] = {}
+    for name, value in sorted(env.items()):
+        if name.startswith(PREFIX):
+            section, _, key = name.removeprefix(PREFIX).lower().partition("__")
+            told = _merged(told, {section: {key: value} if key else value})
+    return told
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {key: _merged(under[key], over[key]) for key in under.keys() & over.keys() if _are_sections(under[key], over[key])}
+    return {**under, **over, **both}
+
+
+def _are_sections(one: object, other: object) -> bool:
+    return isinstance(one, dict) and isinstance(other, dict)
+
+
+def _sentence(error: ValidationError) -> str:
+    problem = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"setting {place}: {problem['msg']}"
+    near = difflib.get_close_matches(place, list(_names(Settings)), n=1, cutoff=0.5)
+    known = ", ".join(_fields_at(problem["loc"][:-1]))
+    return f'there is no setting "{place}"; ' + (f'did you mean "{near[0]}"?' if near else f"known here are {known}")
+
+
+def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}.")
+
+
+def _fields_at(place: tuple[int | str, ...]) -> list[str]:
+    model: Any = Settings
+    for part in place:
+        model = model.model_fields[str(part)].annotation
+    return sorted(model.model_fields)

@@ -1,0 +1,211 @@
+"""Forget: erase memories and put right what rested on them, by lineage, without a model; and prove it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from pydantic import JsonValue
+
+from consolidator.errors import InvalidInput
+from consolidator.models import (
+    ErasedObservation,
+    Memory,
+    MemoryState,
+    Observation,
+    ObservationState,
+    Receipt,
+    Verification,
+    Version,
+)
+from consolidator.parts import Parts
+from consolidator.plans import Change, Entry, History, Intent, Lease, MemoryMark
+from consolidator.points import memory_of
+from consolidator.ports import Point, VectorStore, Where
+from consolidator.provenance import Erasure, erase
+from consolidator.redo import barrier, carry_out
+from consolidator.words import plain
+
+log = logging.getLogger("consolidator.forgetting")
+
+AT_ONCE = 100  # observations in one plan
+PAGE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Touched:
+    history: History
+    erasure: Erasure
+
+
+class Forgetting:
+    """Erases from a bank. What it needs: the ids of the memories; all else follows from the ledger's index of lineage."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def select(self, bank: str, asked: dict[str, JsonValue], where: Where) -> list[Memory]:
+        """The memories that a request names, collected whole before anything is written."""
+        if not where:
+            raise InvalidInput("say what to forget: memory_ids, source or tags")
+        found = [memory_of(bank, p) async for p in pages(self._parts.memories, bank, where)]
+        log.info("forget_selected", extra={"action": "forget_selected", "memories": len(found), "by": sorted(asked)})
+        return found
+
+    async def plan(self, bank: str, asked: dict[str, JsonValue], memories: Sequence[Memory]) -> Receipt:
+        """The receipt that would be; nothing is changed."""
+        touched = await self._touched(bank, frozenset(m.id for m in memories))
+        receipt = self._receipt(bank, asked, memories, "planned")
+        return await self._filled(receipt, touched, [m.text for m in memories])
+
+    async def accept(self, bank: str, asked: dict[str, JsonValue], memories: Sequence[Memory]) -> Receipt:
+        """The point of no return: from here on nothing that rests on these memories is served."""
+        touched = await self._touched(bank, frozenset(m.id for m in memories))
+        receipt = self._receipt(bank, asked, memories, "accepted")
+        receipt = await self._filled(receipt, touched, [m.text for m in memories])
+        await self._parts.ledger.entomb(receipt, receipt.memories)
+        await self._parts.memories.delete(bank, receipt.memories)
+        return receipt
+
+    async def settle(self, bank: str, lease: Lease) -> list[Receipt]:
+        """Carry out every accepted erasure of the bank, oldest first. Needs the lease, and all plans finished."""
+        accepted = await self._parts.ledger.receipts(bank, accepted_only=True)
+        return [await self._settle(receipt, lease) for receipt in accepted]
+
+    async def _settle(self, receipt: Receipt, lease: Lease) -> Receipt:
+        bank, erased = receipt.bank, frozenset(receipt.memories)
+        await barrier(self._parts, bank)  # bodies of applied plans may hold the text
+        await self._parts.memories.delete(bank, receipt.memories)
+        touched, rows = await self._touched(bank, erased), 0
+        for start in range(0, max(1, len(touched)), AT_ONCE):
+            rows += await self._carry_out(receipt, touched[start : start + AT_ONCE], lease)
+        receipt = await self._filled(receipt, touched, [])
+        receipt = receipt.model_copy(update={"state": "settled", "journal_rows": rows})
+        await self._parts.ledger.settle(receipt)
+        await barrier(self._parts, bank)
+        log.info("forgotten", extra={"action": "forgotten", "memories": len(erased), "observations": len(touched)})
+        return receipt
+
+    async def _carry_out(self, receipt: Receipt, touched: Sequence[_Touched], lease: Lease) -> int:
+        bank, intent = receipt.bank, str(uuid4())
+        marks = await self._reopened(bank, {m for t in touched for m in t.erasure.reopened})
+        pairs = [(t, self._after(t)) for t in touched]
+        entries = tuple(self._entry(receipt, intent, t, change) for t, change in pairs)
+        plan = Intent(
+            id=intent, bank=bank, kind="forget", created_at=self._parts.clock(), changes=tuple(change for _, change in pairs),
+            marks=tuple(marks), entries=entries, erased=receipt.memories, by="forget",
+        )
+        return await carry_out(self._parts, plan, lease)
+
+    async def _reopened(self, bank: str, ids: set[str]) -> list[MemoryMark]:
+        points = await self._parts.memories.get(bank, sorted(ids))
+        memories = [memory_of(bank, point) for point in points]
+        return [
+            MemoryMark(memory_id=m.id, rev=m.rev, state=MemoryState.PENDING) for m in memories if m.state is MemoryState.DONE
+        ]
+
+    def _after(self, touched: _Touched) -> Change:
+        """The after-image of one observation."""
+        erasure, before = touched.erasure, touched.history.observation
+        fields: dict[str, object] = {"evidence": erasure.evidence, "rev": before.rev + 1, "updated_at": self._parts.clock()}
+        keep = erasure.keep
+        if keep is None:
+            husk = {**fields, "text": "", "state": ObservationState.ERASED, "confidence": 0.0}
+            return Change(after=before.model_copy(update=husk), base_rev=before.rev, purge=erasure.purge)
+        vector = touched.history.vectors.get(keep.number, [])
+        if keep.number == touched.history.current.number:
+            after = before.model_copy(update=fields)
+            return Change(after=after, base_rev=before.rev, vector=vector, lineage=keep.lineage, purge=erasure.purge)
+        number = before.version + 1
+        fields |= {"text": keep.text, "state": keep.state, "confidence": keep.confidence, "version": number}
+        after = before.model_copy(update=fields)
+        again = self._restored(after, keep)
+        return Change(
+            after=after, base_rev=before.rev, vector=vector, version=again, lineage=keep.lineage, purge=erasure.purge
+        )
+
+    def _restored(self, after: Observation, keep: Version) -> Version:
+        fields = {"number": after.version, "change": "rollback", "by": "forget", "at": self._parts.clock()}
+        return keep.model_copy(update={**fields, "reason": f"back to version {keep.number}"})
+
+    def _entry(self, receipt: Receipt, intent: str, touched: _Touched, change: Change) -> Entry:
+        text = change.after.text if change.version else None
+        return Entry(
+            bank=receipt.bank, intent=intent, at=self._parts.clock(), action=touched.erasure.case.value,
+            observation_id=change.after.id, version=change.after.version if change.version else None, after=text,
+            reason=f"receipt {receipt.id}", by="forget", digest=touched.history.current.digest,
+        )
+
+    async def _touched(self, bank: str, erased: frozenset[str]) -> list[_Touched]:
+        ids = await self._parts.ledger.resting_on(bank, sorted(erased))
+        histories = await self._parts.ledger.histories(bank, ids)
+        return [_Touched(history, erase(history, erased)) for history in histories]
+
+    def _receipt(self, bank: str, asked: dict[str, JsonValue], memories: Sequence[Memory], state: str) -> Receipt:
+        return Receipt.model_validate({
+            "id": str(uuid4()), "bank": bank, "asked": asked, "at": self._parts.clock(), "state": state,
+            "memories": tuple(m.id for m in memories), "sources": tuple(sorted({m.source for m in memories})),
+        })
+
+    async def _filled(self, receipt: Receipt, touched: Sequence[_Touched], texts: Sequence[str]) -> Receipt:
+        """With what is done to each observation. A receipt that is settled after a crash adds to what it had."""
+        digest = await self._parts.digest(receipt.bank)
+        told = {row.id: row for row in receipt.observations} | {t.history.observation.id: _row(t) for t in touched}
+        gone = [digest(plain(v.text)) for t in touched for v in t.history.versions if v.number in t.erasure.purge and v.text]
+        digests = dict.fromkeys([*receipt.digests, *(digest(plain(text)) for text in texts), *gone])
+        reopened = dict.fromkeys([*receipt.reopened, *(m for t in touched for m in sorted(t.erasure.reopened))])
+        return receipt.model_copy(
+            update={"observations": tuple(told.values()), "digests": tuple(digests), "reopened": tuple(reopened)}
+        )
+
+    async def verify(self, receipt: Receipt) -> Verification:
+        """Search the store and the ledger for what was erased: its ids everywhere, its digests among all texts of the bank.
+
+        A text that another memory or a clean observation holds too is no trace: it is known without what was erased.
+        """
+        bank, erased = receipt.bank, set(receipt.memories)
+        memories = [p async for p in pages(self._parts.memories, bank, ())]
+        observations = [p async for p in pages(self._parts.observations, bank, ())]
+        texts = await self._parts.ledger.texts(bank)
+        found = [f"memories/{p.id}: erased, but stored" for p in memories if p.id in erased]
+        found += [f"observations/{p.id}: rests on what was erased" for p in observations if _named(p) & erased]
+        resting = await self._parts.ledger.resting_on(bank, receipt.memories)
+        found += [f"ledger/{id}: rests on what was erased" for id in resting]
+        found += await self._lingering(receipt, [*memories, *observations], texts)
+        stones = await self._parts.ledger.tombstones(bank, ids=receipt.memories, open_only=True)
+        found += [f"tombstone/{stone.memory_id}: the erasure is not finished" for stone in stones]
+        checked = {"memories": len(memories), "observations": len(observations), "ledger_texts": len(texts)}
+        return Verification(receipt=receipt.id, checked=checked, found=tuple(found))
+
+    async def _lingering(self, receipt: Receipt, points: Sequence[Point], texts: Sequence[tuple[str, str]]) -> list[str]:
+        digest = await self._parts.digest(receipt.bank)
+        known = {digest(plain(str(p.payload.get("text", "")))) for p in points}
+        gone = set(receipt.digests) - known
+        return [f"ledger/{place}: an erased text" for place, text in texts if digest(plain(text)) in gone]
+
+
+async def pages(store: VectorStore, bank: str, where: Where) -> AsyncIterator[Point]:
+    """Every point, page after page."""
+    after: str | None = None
+    while True:
+        page = await store.scan(bank, where, after=after, limit=PAGE)
+        for point in page.points:
+            yield point
+        if (after := page.after) is None:
+            return
+
+
+def _named(point: Point) -> set[str]:
+    return {*point.payload.get("evidence_memory_ids", ()), *point.payload.get("lineage_memory_ids", ())}
+
+
+def _row(touched: _Touched) -> ErasedObservation:
+    erasure, history = touched.erasure, touched.history
+    before = history.current.number
+    changed = erasure.keep is not None and erasure.keep.number != before
+    after = None if erasure.keep is None else before + 1 if changed else before
+    return ErasedObservation(
+        id=history.observation.id, case=erasure.case, version_before=before, version_after=after, purged_versions=erasure.purge
+    )

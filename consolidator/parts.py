@@ -1,0 +1,41 @@
+"""What every service works with: the ports of one deployment, opened together."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from consolidator.clock import Clock
+from consolidator.ports import Embedder, Ledger, Proposer, Storage, VectorStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    storage: Storage
+    ledger: Ledger
+    embedder: Embedder
+    proposer: Proposer
+    clock: Clock
+    owner: str  # names this process in leases
+
+    @property
+    def memories(self) -> VectorStore:
+        return self.storage.memories
+
+    @property
+    def observations(self) -> VectorStore:
+        return self.storage.observations
+
+    async def digest(self, bank: str) -> Callable[[str], str]:
+        """The bank's keyed digest: a plain hash of a short sentence could be guessed."""
+        key = await self.ledger.bank_key(bank)
+        return lambda text: hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+    async def close(self) -> None:
+        """Store before ledger: what the ledger forgets must be on disk."""
+        await self.storage.close()
+        await self.ledger.close()
+        await self.proposer.close()
+        await self.embedder.close()

@@ -1,0 +1,80 @@
+"""Lineage: which memories a text was derived from, and what erasing some of them leaves. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+
+from consolidator.models import ErasureCase, Evidence, ObservationState, Version
+from consolidator.plans import History
+from consolidator.words import names, numbers, stems
+
+RARE_LENGTH = 6  # letters of a stem; shorter words are common enough to be a coincidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """What becomes of one observation.
+
+    keep: the newest version that stays, None when no version is clean. purge: versions that lose their text and lineage.
+    evidence: what is left. reopened: memories whose evidence goes although they stay, to be consolidated again.
+    """
+
+    case: ErasureCase
+    keep: Version | None
+    purge: tuple[int, ...]
+    evidence: tuple[Evidence, ...]
+    reopened: frozenset[str]
+
+
+def tainted(version: Version, erased: Set[str]) -> bool:
+    """Whether a version cannot stand without the erased memories: its text came from one, or nothing else justifies it."""
+    return bool(version.lineage & erased) or bool(version.why and version.why <= erased)
+
+
+def erase(history: History, erased: Set[str]) -> Erasure:
+    """The three cases of forgetting.
+
+    A memory that only supported goes from the evidence. Where a text was derived from it, the newest version free of it
+    stands again, and what had been attached later is consolidated anew. Where no version is free, the observation goes.
+    """
+    bad = tuple(v.number for v in history.versions if v.text is not None and tainted(v, erased))
+    left = tuple(e for e in history.observation.evidence if e.memory_id not in erased)
+    if not bad:
+        case = ErasureCase.SUPPORT_DROPPED if len(left) < len(history.observation.evidence) else ErasureCase.UNTOUCHED
+        return Erasure(case=case, keep=history.current, purge=(), evidence=left, reopened=frozenset())
+    clean = [v for v in history.versions if v.text is not None and v.number not in bad]
+    if not clean:
+        reopened = {e.memory_id for e in left} | _lineage(history.versions) - erased
+        return Erasure(case=ErasureCase.ERASED, keep=None, purge=bad, evidence=(), reopened=frozenset(reopened))
+    if clean[-1].number == history.current.number:
+        return Erasure(case=ErasureCase.SUPPORT_DROPPED, keep=clean[-1], purge=bad, evidence=left, reopened=frozenset())
+    return _rolled_back(history, clean[-1], erased, left)
+
+
+def _rolled_back(history: History, keep: Version, erased: Set[str], left: tuple[Evidence, ...]) -> Erasure:
+    gone = tuple(v.number for v in history.versions if v.number > keep.number or (v.text is not None and tainted(v, erased)))
+    kept = tuple(e for e in left if e.since_version <= keep.number)
+    later = _lineage(v for v in history.versions if v.number > keep.number) - keep.lineage
+    reopened = {e.memory_id for e in left if e.since_version > keep.number} | later - {e.memory_id for e in kept}
+    withdrawn = history.observation.state is ObservationState.RETRACTED and keep.state is ObservationState.LIVE
+    case = ErasureCase.REOPENED if withdrawn else ErasureCase.ROLLED_BACK
+    return Erasure(case=case, keep=keep, purge=gone, evidence=kept, reopened=frozenset(reopened - erased))
+
+
+def _lineage(versions: Iterable[Version]) -> frozenset[str]:
+    return frozenset().union(*(v.lineage | v.why for v in versions))
+
+
+def uncited_origins(text: str, cited: Iterable[str], others: Mapping[str, str]) -> list[str]:
+    """Which of the `others` (key to text) a text draws on without citing them.
+
+    Numbers, names and rare words of `text` that stand in none of the `cited` texts, but in another one that was shown, came
+    from there. All that explain them are taken: one too many in a lineage costs a rollback, one too few leaves erased text.
+    """
+    foreign = _marks(text).difference(*(_marks(given) for given in cited))
+    return [key for key, other in others.items() if foreign & _marks(other)]
+
+
+def _marks(text: str) -> frozenset[str]:
+    return numbers(text) | {name.casefold() for name in names(text)} | {s for s in stems(text) if len(s) >= RARE_LENGTH}

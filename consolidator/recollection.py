@@ -1,0 +1,274 @@
+"""Recall: memories and observations ranked together, each hit with its evidence and its explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Literal, get_args
+
+from consolidator.errors import EmbedderUnavailable, InvalidInput
+from consolidator.models import Hit, Kind, Memory, Observation, ObservationState, Tags, Time, Value, Vector
+from consolidator.parts import Parts
+from consolidator.points import memory_of, observation_of
+from consolidator.ports import AnyOf, Equals, Found, Ids, Leg, Not, Range, VectorStore
+from consolidator.ranking import Candidate, Ranked, RecallWeights, asked_about, fold, newer_first, rank, without_names
+from consolidator.trends import trend_of
+from consolidator.words import cost
+
+Where = list[Equals | AnyOf | Range | Ids | Not]
+KINDS = frozenset({"memory", "observation", *get_args(Kind)})
+MAX_TOP_K = 100
+SPEAKERS = 200  # names that are looked for in a question
+
+
+class Query(Value):
+    """A recall, checked. kinds: "memory", "observation", and kinds of memories."""
+
+    text: str
+    top_k: int = 10
+    token_budget: int | None = None
+    kinds: frozenset[str] = frozenset({"memory", "observation"})
+    tags: Tags = frozenset()  # a hit carries all of them
+    since: Time | None = None
+    until: Time | None = None
+    as_of: Time | None = None
+    explain: bool = False
+
+
+def checked(query: Query) -> Query:
+    """Raises InvalidInput with what would be right."""
+    if not query.text.strip() or "\0" in query.text:
+        raise InvalidInput("the query is blank, or holds a NUL character; ask a question")
+    if not 1 <= query.top_k <= MAX_TOP_K:
+        raise InvalidInput(f"top_k is {query.top_k}; it is a whole number from 1 to {MAX_TOP_K}")
+    if query.token_budget is not None and query.token_budget < 1:
+        raise InvalidInput(f"token_budget is {query.token_budget}; it is at least 1, or None for no limit")
+    if unknown := query.kinds - KINDS:
+        raise InvalidInput(f"unknown kinds {', '.join(sorted(unknown))}; known are {', '.join(sorted(KINDS))}")
+    if query.since and query.until and query.since > query.until:
+        raise InvalidInput("since lies after until")
+    return query
+
+
+class Recollection:
+    """Answers from one deployment."""
+
+    def __init__(self, parts: Parts, weights: RecallWeights) -> None:
+        self._parts = parts
+        self._weights = weights
+        self._speakers: dict[str, list[str]] = {}
+
+    def changed(self, bank: str) -> None:
+        """The bank's memories changed: its speakers are looked up anew."""
+        self._speakers.pop(bank, None)
+
+    async def recall(self, bank: str, query: Query) -> list[Hit]:
+        """At most `top_k` hits within the token budget, best first. Without the embedder it searches by words alone."""
+        query = checked(query)
+        speakers = await self._known_speakers(bank)
+        pool = await self._pool(bank, query, await self._vector(without_names(query.text, speakers)))
+        now = query.as_of or self._parts.clock()
+        candidates = [self._candidate(entry, now) for entry in pool.values()]
+        ranked = fold(rank(candidates, self._weights, about=asked_about(query.text, speakers), now=now))
+        if self._weights.fresh:
+            ranked = newer_first(await self._with_vectors(bank, ranked))
+        return await self._hits(bank, query, ranked, pool, now)
+
+    async def _known_speakers(self, bank: str) -> list[str]:
+        if bank not in self._speakers:
+            self._speakers[bank] = sorted(await self._parts.memories.facet(bank, "speaker", limit=SPEAKERS))
+        return self._speakers[bank]
+
+    async def _vector(self, text: str) -> Vector | None:
+        try:
+            return (await self._parts.embedder.embed([text]))[0]
+        except EmbedderUnavailable:
+            return None
+
+    async def _pool(self, bank: str, query: Query, vector: Vector | None) -> dict[str, _Entry]:
+        entombed = [s.memory_id for s in await self._parts.ledger.tombstones(bank, open_only=True)]
+        pool: dict[str, _Entry] = {}
+        if query.kinds != {"observation"}:
+            await self._search(bank, "memory", query, vector, _memory_filter(query, entombed), pool)
+        if "observation" in query.kinds:
+            await self._search(bank, "observation", query, vector, _observation_filter(query, entombed), pool)
+        if query.as_of is not None:
+            await self._as_known(bank, pool, query.as_of)
+        return pool
+
+    async def _search(
+        self, bank: str, kind: Literal["memory", "observation"], query: Query, vector: Vector | None, where: Where,
+        pool: dict[str, _Entry],
+    ) -> None:
+        """Both lists, then for what only one of them found its score by the other: nothing is guessed."""
+        store = self._parts.memories if kind == "memory" else self._parts.observations
+        found = await _both(store, bank, query.text, vector, where, self._weights.depth)
+        entries = {hit.id: _Entry(bank, kind, hit) for hits in found.values() for hit in hits}
+        for leg, hits in found.items():
+            for position, hit in enumerate(hits, start=1):
+                entries[hit.id].scores[leg], entries[hit.id].ranks[leg] = hit.score, position
+        missing = {leg: [id for id, entry in entries.items() if leg not in entry.scores] for leg in found}
+        again = await _both(store, bank, query.text, vector, [], self._weights.depth * 2, only=missing)
+        for leg, hits in again.items():
+            for hit in hits:
+                entries[hit.id].scores[leg] = hit.score
+        pool.update(entries)
+
+    async def _as_known(self, bank: str, pool: dict[str, _Entry], as_of: datetime) -> None:
+        """Put each observation's version of that time in its place; drop those that did not stand then."""
+        ids = [entry.id for entry in pool.values() if entry.kind == "observation"]
+        histories = {h.observation.id: h for h in await self._parts.ledger.histories(bank, ids)}
+        for id in ids:
+            then = [v for v in histories[id].versions if v.at <= as_of and v.text is not None] if id in histories else []
+            if not then or then[-1].state is not ObservationState.LIVE:
+                del pool[id]
+                continue
+            now, version = histories[id].observation, then[-1]
+            evidence = tuple(e for e in now.evidence if e.since_version <= version.number)
+            fields = {"text": version.text, "version": version.number, "confidence": version.confidence, "evidence": evidence}
+            pool[id].observation = now.model_copy(update={**fields, "state": version.state, "updated_at": version.at})
+
+    def _candidate(self, entry: _Entry, now: datetime) -> Candidate:
+        ranks, dense, words = entry.ranks, entry.scores.get("dense", 0.0), entry.scores.get("words", 0.0)
+        if entry.kind == "observation":
+            o = entry.observation
+            times = [e.occurred_at for e in o.evidence if e.supports] or [o.updated_at]
+            return Candidate(
+                id=o.id, kind="observation", text=o.text, time=max(times), dense=dense, words=words, dense_rank=ranks.get("dense"),
+                words_rank=ranks.get("words"), evidence=frozenset(e.memory_id for e in o.evidence if e.supports),
+                trend=trend_of(o.evidence, now), confidence=o.confidence,
+            )
+        m = entry.memory
+        return Candidate(
+            id=m.id, kind="memory", text=m.text, time=m.time, dense=dense, words=words, dense_rank=ranks.get("dense"),
+            words_rank=ranks.get("words"), source=m.source, sequence=m.sequence, speaker=m.speaker,
+        )
+
+    async def _with_vectors(self, bank: str, ranked: Sequence[Ranked], head: int = 20) -> Sequence[Ranked]:
+        for kind, store in (("memory", self._parts.memories), ("observation", self._parts.observations)):
+            mine = {r.candidate.id: r.candidate for r in ranked[:head] if r.candidate.kind == kind}
+            for point in await store.get(bank, list(mine), vectors=True) if mine else []:
+                mine[point.id].vector = point.dense or []
+        return ranked
+
+    async def _hits(
+        self, bank: str, query: Query, ranked: Sequence[Ranked], pool: dict[str, _Entry], now: datetime
+    ) -> list[Hit]:
+        hits: list[Hit] = []
+        left = query.token_budget
+        quotes = await self._quotes(bank, ranked[: query.top_k * 2], pool)
+        for r in ranked:
+            hit = _hit(r, pool[r.candidate.id], quotes.get(r.candidate.id), query.explain)
+            if left is not None and hit.tokens > left:
+                continue
+            left = None if left is None else left - hit.tokens
+            hits.append(hit)
+            if len(hits) == query.top_k:
+                break
+        return hits
+
+    async def _quotes(self, bank: str, ranked: Sequence[Ranked], pool: dict[str, _Entry]) -> dict[str, Memory]:
+        """The best verbatim evidence of each observation: what ranked highest, else its newest."""
+        chosen = {r.candidate.id: r.quote or _newest(pool[r.candidate.id].observation) for r in ranked
+                  if r.candidate.kind == "observation"}
+        missing = [id for id in chosen.values() if id and id not in pool]
+        fetched = {p.id: memory_of(bank, p) for p in await self._parts.memories.get(bank, missing)} if missing else {}
+        known = fetched | {id: pool[id].memory for id in chosen.values() if id and id in pool}
+        return {observation: known[memory] for observation, memory in chosen.items() if memory in known}
+
+
+class _Entry:
+    """A found point with its scores, turned into a value when it is needed."""
+
+    def __init__(self, bank: str, kind: Literal["memory", "observation"], found: Found) -> None:
+        self.id, self.kind = found.id, kind
+        self.scores: dict[str, float] = {}
+        self.ranks: dict[str, int] = {}
+        self._bank, self._found = bank, found
+        self._memory: Memory | None = None
+        self._observation: Observation | None = None
+
+    @property
+    def memory(self) -> Memory:
+        if self._memory is None:
+            self._memory = memory_of(self._bank, self._found)
+        return self._memory
+
+    @property
+    def observation(self) -> Observation:
+        if self._observation is None:
+            self._observation = observation_of(self._bank, self._found)
+        return self._observation
+
+    @observation.setter
+    def observation(self, value: Observation) -> None:
+        self._observation = value
+
+
+async def _both(
+    store: VectorStore, bank: str, text: str, vector: Vector | None, where: Where, limit: int,
+    *, only: dict[str, list[str]] | None = None,
+) -> dict[str, list[Found]]:
+    """The list by meaning and the list by words; with `only`, the scores of these points alone."""
+    legs = []
+    for name in ("dense", "words"):
+        narrowed = (*where, Ids(tuple(only.get(name, ())))) if only is not None else tuple(where)
+        if (name == "dense" and vector is None) or (only is not None and not only.get(name)):
+            continue
+        by_meaning, by_words = (vector, None) if name == "dense" else (None, text)
+        legs.append(Leg(name=name, where=narrowed, limit=limit, dense=by_meaning, lexical=by_words))
+    lists = await store.search(bank, legs) if legs else []
+    return {leg.name: hits for leg, hits in zip(legs, lists, strict=True)}
+
+
+def _memory_filter(query: Query, entombed: Sequence[str]) -> Where:
+    where: Where = [*_tagged(query)]
+    if query.since or query.until:
+        where.append(Range("time", gte=query.since, lte=query.until))
+    if query.as_of:
+        where.append(Range("retained_at", lte=query.as_of))
+    kinds = query.kinds - {"memory", "observation"}
+    if kinds and "memory" not in query.kinds:
+        where.append(AnyOf("kind", tuple(sorted(kinds))))
+    return [*where, Not(Ids(tuple(entombed)))] if entombed else where
+
+
+def _observation_filter(query: Query, entombed: Sequence[str]) -> Where:
+    where: Where = [*_tagged(query)]
+    if query.since:
+        where.append(Range("last_time", gte=query.since))
+    if query.until:
+        where.append(Range("first_time", lte=query.until))
+    if query.as_of:
+        where.append(Range("created_at", lte=query.as_of))
+        where.append(Not(Equals("state", ObservationState.ERASED.value)))
+    else:
+        where.append(Equals("state", ObservationState.LIVE.value))
+    if entombed:
+        where += [Not(AnyOf("lineage_memory_ids", tuple(entombed))), Not(AnyOf("evidence_memory_ids", tuple(entombed)))]
+    return where
+
+
+def _tagged(query: Query) -> Iterable[Equals]:
+    return (Equals("tags", tag) for tag in sorted(query.tags))
+
+
+def _newest(observation: Observation) -> str | None:
+    supporting = [e for e in observation.evidence if e.supports]
+    return max(supporting, key=lambda e: (e.occurred_at, e.memory_id)).memory_id if supporting else None
+
+
+def _hit(r: Ranked, entry: _Entry, quote: Memory | None, explain: bool) -> Hit:
+    c = r.candidate
+    common = {"id": c.id, "kind": c.kind, "text": c.text, "score": r.score, "occurred_at": c.time,
+              "superseded_by": r.superseded_by, "explanation": r.explanation if explain else None}
+    if entry.kind == "observation":
+        o = entry.observation
+        hit = Hit.model_validate({
+            **common, "tags": o.tags, "evidence": o.evidence, "proof_count": o.proof_count, "confidence": o.confidence,
+            "trend": c.trend, "version": o.version, "quote": quote,
+        })
+    else:
+        m = entry.memory
+        hit = Hit.model_validate({**common, "tags": m.tags, "source": m.source, "speaker": m.speaker, "metadata": m.metadata})
+    return hit.model_copy(update={"tokens": cost(hit.line)})

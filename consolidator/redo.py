@@ -1,0 +1,108 @@
+"""The write protocol: a plan is frozen in the ledger, then applied to the store, and whoever comes next finishes it first.
+
+Every write is idempotent: after-images with a revision, compared in the store. So a plan may be applied any number of times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from consolidator.errors import Conflict, StoreError
+from consolidator.models import ObservationState
+from consolidator.parts import Parts
+from consolidator.plans import Change, Intent, Lease, MemoryMark
+from consolidator.points import observation_point, rev_of
+from consolidator.ports import ABSENT, Expect, PutOutcome
+
+log = logging.getLogger("consolidator.redo")
+
+LEASE_SECONDS = 60.0
+WAIT_SECONDS = 10.0
+POLL_SECONDS = 0.2
+
+
+@asynccontextmanager
+async def lease_on(parts: Parts, bank: str, *, wait: float = WAIT_SECONDS) -> AsyncIterator[Lease]:
+    """Hold the bank while its observations change; renewed in the background. Raises Conflict when another owner keeps it."""
+    lease = await _claim(parts, bank, wait)
+    beat = asyncio.create_task(_keep(parts, lease))
+    try:
+        yield lease
+    finally:
+        beat.cancel()
+        await parts.ledger.release(lease)
+
+
+async def _claim(parts: Parts, bank: str, wait: float) -> Lease:
+    deadline = asyncio.get_running_loop().time() + wait
+    while (lease := await parts.ledger.claim(bank, parts.owner, LEASE_SECONDS)) is None:
+        if asyncio.get_running_loop().time() > deadline:
+            raise Conflict(f'bank "{bank}" is being consolidated by another worker; try again in a minute')
+        await asyncio.sleep(POLL_SECONDS)  # the holder is another process: nothing here can wake us
+    return lease
+
+
+async def _keep(parts: Parts, lease: Lease) -> None:
+    while await parts.ledger.renew(lease, LEASE_SECONDS):  # noqa: ASYNC110 (a heartbeat waits for time alone)
+        await asyncio.sleep(LEASE_SECONDS / 4)
+
+
+async def finish_open_plans(parts: Parts, bank: str) -> int:
+    """Apply again every plan that is not known to be on disk. Comes before anything else under a lease."""
+    plans = await parts.ledger.unfinished(bank)
+    for plan in plans:
+        await apply(parts, plan)
+    if plans:
+        await barrier(parts, bank)
+        log.info("plans_redone", extra={"action": "plans_redone", "count": len(plans)})
+    return len(plans)
+
+
+async def carry_out(parts: Parts, intent: Intent, lease: Lease) -> int:
+    """Freeze a plan and apply it. Returns how many journal rows it scrubbed."""
+    scrubbed = await parts.ledger.commit(intent, lease)
+    await apply(parts, intent)
+    return scrubbed
+
+
+async def apply(parts: Parts, intent: Intent) -> None:
+    """Observations first, the memories' marks last."""
+    for change in intent.changes:
+        await _put(parts, intent.bank, change)
+    for mark in intent.marks:
+        await _mark(parts, intent.bank, mark)
+    await parts.ledger.mark_applied(intent.id)
+
+
+async def barrier(parts: Parts, bank: str) -> None:
+    """Return when all that was applied is on disk, and let the ledger forget how to redo it."""
+    await parts.observations.flush()
+    await parts.memories.flush()
+    await parts.ledger.close_applied(bank)
+
+
+async def _put(parts: Parts, bank: str, change: Change) -> None:
+    point = observation_point(change.after, change.vector, change.lineage)
+    expect = ABSENT if change.base_rev is None else Expect(rev=change.base_rev)
+    outcome = (await parts.observations.put(bank, [point], expect=expect))[0]
+    if outcome is PutOutcome.WRITTEN:
+        return
+    stored = await parts.observations.get(bank, [change.after.id])
+    if not stored and change.after.state is not ObservationState.ERASED:
+        # the ledger decides: a store that was restored from an older copy gets the point anew
+        outcome = (await parts.observations.put(bank, [point], expect=ABSENT))[0]
+    elif stored and rev_of(stored[0].payload) < change.after.rev:
+        at = rev_of(stored[0].payload)
+        raise StoreError(f"observation {change.after.id} is at revision {at} in the store, {change.base_rev} in the ledger")
+
+
+async def _mark(parts: Parts, bank: str, mark: MemoryMark) -> None:
+    if await parts.memories.patch(bank, mark.memory_id, {"state": mark.state.value}, expect=mark.rev):
+        return
+    stored = await parts.memories.get(bank, [mark.memory_id])
+    at = rev_of(stored[0].payload) if stored else None
+    if at is not None and at < mark.rev:
+        raise StoreError(f"memory {mark.memory_id} is at revision {at} in the store, the ledger consumed {mark.rev}")

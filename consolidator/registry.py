@@ -1,0 +1,109 @@
+"""Providers by name: found through entry points, imported only when they are used."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from consolidator.clock import Clock
+from consolidator.config import Settings
+from consolidator.errors import MissingProvider
+from consolidator.parts import Parts
+from consolidator.points import collection_specs
+from consolidator.ports import ChatModel, Embedder, Ledger, Proposer, Storage
+from consolidator.proposing import ModelProposer
+
+Group = Literal["storages", "ledgers", "embedders", "chat_models", "proposers"]
+LEDGER_FILE = "ledger.db"
+CACHE_FILE = "vectors.db"
+
+
+def provider(group: Group, name: str) -> Callable[..., Any]:
+    """The factory of a provider. Raises MissingProvider, naming what is there or what to install."""
+    points = {point.name: point for point in entry_points(group=f"consolidator.{group}")}
+    if name not in points:
+        kind = group.removesuffix("s").replace("_", " ").replace("storage", "store")
+        raise MissingProvider(f'there is no {kind} "{name}"; installed are {", ".join(sorted(points)) or "none"}')
+    try:
+        factory: Callable[..., Any] = points[name].load()
+    except ImportError as error:
+        raise MissingProvider(f'the provider "{name}" needs a package that is not installed: {error}') from error
+    return factory
+
+
+async def open_embedder(settings: Settings) -> Embedder:
+    s = settings.embedder
+    cache = settings.folder / CACHE_FILE if s.cache else None
+    given = {"base_url": s.base_url, "api_key": _plain(s.api_key), "dimension": s.dimension}
+    opened: Embedder = await provider("embedders", s.provider)(
+        model=s.model, threads=s.threads, batch=s.batch, cache=cache, **{k: v for k, v in given.items() if v is not None}
+    )
+    return opened
+
+
+async def open_storage(settings: Settings, embedder: Embedder) -> Storage:
+    s, specs = settings.store, collection_specs(embedder.dimension, embedder.name)
+    factory = provider("storages", s.kind)
+    if s.kind == "edge":
+        opened: Storage = await factory(folder=settings.folder, specs=specs, durability=s.durability)
+        return opened
+    opened = await factory(url=s.url, api_key=_plain(s.api_key), prefix=s.prefix, timeout=s.timeout, specs=specs)
+    return opened
+
+
+async def open_ledger(settings: Settings) -> Ledger:
+    url = settings.ledger.url or f"sqlite:///{settings.folder.absolute() / LEDGER_FILE}"
+    opened: Ledger = await provider("ledgers", "sql")(url=url)
+    return opened
+
+
+async def open_chat_model(settings: Settings) -> ChatModel:
+    s = settings.model
+    kind, _, model = s.name.partition(":")
+    key = _plain(s.api_key) or os.environ.get("OPENAI_API_KEY")
+    opened: ChatModel = await provider("chat_models", kind)(
+        model=model, base_url=s.base_url, api_key=key, deadline=s.deadline, tries=s.tries, read_timeout=s.read_timeout,
+        json_mode=s.json_mode,
+    )
+    return opened
+
+
+async def open_proposer(settings: Settings) -> Proposer:
+    if settings.consolidation.proposer == "model":
+        return ModelProposer(await open_chat_model(settings), reply_tokens=settings.model.reply_tokens)
+    opened: Proposer = await provider("proposers", settings.consolidation.proposer)()
+    return opened
+
+
+async def open_parts(
+    settings: Settings, clock: Clock, *, embedder: Embedder | None = None, proposer: Proposer | None = None
+) -> Parts:
+    """Everything that the settings name; what is handed in is used instead. On failure all is closed again."""
+    make_folder(settings.folder)
+    opened: list[Any] = []
+    try:
+        opened.append(embedder := embedder or await open_embedder(settings))
+        opened.append(storage := await open_storage(settings, embedder))
+        opened.append(ledger := await open_ledger(settings))
+        opened.append(proposer := proposer or await open_proposer(settings))
+    except BaseException:
+        for part in reversed(opened):
+            await part.close()
+        raise
+    owner = f"{socket.gethostname()[:20]}-{os.getpid()}-{secrets.token_hex(4)}"
+    return Parts(storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, clock=clock, owner=owner)
+
+
+def make_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None

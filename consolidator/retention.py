@@ -1,0 +1,220 @@
+"""Retain: guard, split, embed, store as pending. What is kept when it returns survives a kill."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import uuid5
+
+from pydantic import Field, ValidationError
+
+from consolidator import secrets
+from consolidator.errors import Conflict, EmbedderUnavailable, InvalidInput
+from consolidator.models import Kind, Memory, MemoryState, Retained, Tags, Time, Trust, Value, Vector, scope_key
+from consolidator.parts import Parts
+from consolidator.planning import NAMESPACE
+from consolidator.points import memory_of, memory_point
+from consolidator.ports import ABSENT, Equals, Point, PutOutcome
+from consolidator.words import split
+
+log = logging.getLogger("consolidator.retention")
+
+MAX_NAME = 512  # characters of a source, a speaker, a tag
+MAX_METADATA_DEPTH = 20
+TICK = timedelta(microseconds=1)
+
+
+class RetainPolicy(Value):
+    """max_text: characters of one text. part: longer texts are split at sentence borders. future: of an event time."""
+
+    max_text: int = Field(16_384, ge=1)
+    part: int = Field(4_000, ge=100)
+    max_items: int = Field(1_000, ge=1)
+    future: timedelta = timedelta(days=1)
+    secrets: Literal["redact", "reject", "off"] = "redact"
+
+
+class Item(Value):
+    """A text as it is handed to `retain`, checked for its types."""
+
+    text: str
+    source: str = Field(min_length=1, max_length=MAX_NAME)
+    sequence: int | None = Field(None, ge=0)
+    speaker: str | None = Field(None, min_length=1, max_length=MAX_NAME)
+    occurred_at: Time | None = None
+    tags: Tags = frozenset()
+    kind: Kind = "world"
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    trust: Trust = Trust.USER
+
+
+def checked_items(raw: Sequence[dict[str, Any]], policy: RetainPolicy, now: datetime) -> list[Item]:
+    """Refuse what cannot be kept, naming the item and what would be right. Nothing has been written."""
+    if not raw:
+        raise InvalidInput("there is nothing to retain: give a text, or a list of at least one")
+    if len(raw) > policy.max_items:
+        raise InvalidInput(f"{len(raw)} texts at once; at most {policy.max_items}, send them in batches")
+    items = []
+    for number, fields in enumerate(raw):
+        where = f"item {number}: " if len(raw) > 1 else ""
+        try:
+            item = Item.model_validate(fields)
+        except ValidationError as error:
+            raise InvalidInput(where + _first_problem(error)) from None
+        if problem := _problem(item, policy, now):
+            raise InvalidInput(where + problem)
+        items.append(item)
+    return items
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_input=False, include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f'there is no field "{field}"; known are {", ".join(Item.model_fields)}'
+    return f"{field}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _problem(item: Item, policy: RetainPolicy, now: datetime) -> str | None:
+    if not item.text.strip():
+        return "the text is blank"
+    if len(item.text) > policy.max_text:
+        return f"the text has {len(item.text):,} characters; at most {policy.max_text:,}, split it into several"
+    if item.occurred_at is not None and item.occurred_at > now + policy.future:
+        return f"occurred_at {item.occurred_at:%Y-%m-%d} lies in the future; it says when it happened, not what it is about"
+    named = {"text": item.text, "source": item.source, "speaker": item.speaker or "-"}
+    named |= {f"tag {n}": tag for n, tag in enumerate(sorted(item.tags))}
+    for field, value in named.items():
+        if problem := _text_problem(value):
+            return f"{field} {problem}"
+    return _metadata_problem(item.metadata)
+
+
+def _text_problem(value: str) -> str | None:
+    if not value.strip():
+        return "is blank"
+    if "\0" in value:
+        return "holds a NUL character; remove it"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "holds half a surrogate pair: it was not decoded rightly; decode it as UTF-8 with errors='replace'"
+    return None
+
+
+def _metadata_problem(value: Any, depth: int = 0) -> str | None:
+    if depth > MAX_METADATA_DEPTH:
+        return f"metadata is nested more than {MAX_METADATA_DEPTH} deep"
+    if value is None or isinstance(value, bool | int):
+        return None
+    if isinstance(value, float):
+        return None if value - value == 0 else "metadata holds a number that is not finite"
+    if isinstance(value, str):
+        return None if not value or (problem := _text_problem(value + "-")) is None else f"metadata {problem}"
+    if isinstance(value, dict | list | tuple):
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        return next((problem for part in inner if (problem := _metadata_problem(part, depth + 1))), None)
+    return f"metadata holds a {type(value).__name__}; it takes what JSON takes"
+
+
+class Retainer:
+    """Keeps texts of one deployment."""
+
+    def __init__(self, parts: Parts, policy: RetainPolicy) -> None:
+        self._parts = parts
+        self._policy = policy
+
+    async def retain(self, bank: str, raw: Sequence[dict[str, Any]]) -> Retained:
+        """Raises InvalidInput before anything is written, Conflict while a source is being erased, StoreUnavailable."""
+        now = self._parts.clock()
+        items = checked_items(raw, self._policy, now)
+        items, redacted = await self._guarded(bank, items)
+        memories = await self._numbered(bank, self._split(bank, items, now))
+        known = {point.id: memory_of(bank, point) for point in await self._parts.memories.get(bank, [m.id for m in memories])}
+        fresh = list({m.id: m for m in memories if m.id not in known}.values())
+        vectors = await self._vectors(fresh)
+        if vectors is None:
+            fresh = [m.model_copy(update={"state": MemoryState.UNEMBEDDED}) for m in fresh]
+        points = [memory_point(m, vectors[n] if vectors else None) for n, m in enumerate(fresh)]
+        written = await self._stored(bank, points)
+        kept = known | {m.id: m for m in fresh}
+        log.info("retained", extra={"action": "retained", "new": written, "known": len(known)})
+        return Retained(
+            memories=tuple(kept[m.id] for m in memories), new=written, embedded=vectors is not None, redacted=redacted
+        )
+
+    async def _guarded(self, bank: str, items: list[Item]) -> tuple[list[Item], int]:
+        if self._policy.secrets == "off":
+            return items, 0
+        digest, masked, guarded = await self._parts.digest(bank), 0, []
+        for number, item in enumerate(items):
+            found = secrets.find(item.text)
+            if found and (self._policy.secrets == "reject" or any(s.kind == "private-key" for s in found)):
+                kinds = ", ".join(f"{s.kind} at {s.start}" for s in found)
+                raise InvalidInput(f"item {number} holds a secret ({kinds}); remove it")
+            masked += len(found)
+            guarded.append(item.model_copy(update={"text": secrets.mask(item.text, found, digest)}) if found else item)
+        return guarded, masked
+
+    def _split(self, bank: str, items: list[Item], now: datetime) -> list[Memory]:
+        """One memory for each part, in an order that their times keep."""
+        pieces = [(item, part, text) for item in items for part, text in enumerate(split(item.text, self._policy.part))]
+        return [
+            Memory(
+                id="", bank=bank, text=text, source=item.source, sequence=item.sequence, part=part, speaker=item.speaker,
+                tags=item.tags, kind=item.kind, occurred_at=item.occurred_at, retained_at=now + number * TICK,
+                metadata=item.metadata, trust=item.trust,
+            )
+            for number, (item, part, text) in enumerate(pieces)
+        ]
+
+    async def _numbered(self, bank: str, memories: list[Memory]) -> list[Memory]:
+        """With their ids: equal content has one id, but what was erased and is told again is new."""
+        digest = await self._parts.digest(bank)
+        told = [0] * len(memories)
+        while True:
+            ids = [_content_id(digest, memory, again) for memory, again in zip(memories, told, strict=True)]
+            stones = {stone.memory_id: stone for stone in await self._parts.ledger.tombstones(bank, ids=ids)}
+            if any(stone.open for stone in stones.values()):
+                raise Conflict("this text is being erased; retain it again when the erasure is done")
+            if not stones:
+                return [memory.model_copy(update={"id": id}) for memory, id in zip(memories, ids, strict=True)]
+            told = [again + (id in stones) for again, id in zip(told, ids, strict=True)]
+
+    async def _vectors(self, memories: list[Memory]) -> list[Vector] | None:
+        try:
+            return await self._parts.embedder.embed([memory.spoken for memory in memories]) if memories else []
+        except EmbedderUnavailable:
+            log.warning("embedder_unavailable", extra={"action": "embedder_unavailable", "waiting": len(memories)})
+            return None
+
+    async def _stored(self, bank: str, points: list[Point]) -> int:
+        if not points:
+            return 0
+        outcomes = await self._parts.memories.put(bank, points, expect=ABSENT)
+        if PutOutcome.LOST in outcomes:
+            raise Conflict("an id is taken by another bank; nothing of this bank was overwritten")
+        erased = [stone.memory_id for stone in await self._parts.ledger.tombstones(bank, ids=[p.id for p in points])]
+        if erased:  # a forget came between: it has the last word
+            await self._parts.memories.delete(bank, erased)
+            raise Conflict("this text was erased while it was retained; retain it again if that is meant")
+        return sum(outcome is PutOutcome.WRITTEN for outcome in outcomes)
+
+    async def embed_waiting(self, bank: str, limit: int = 256) -> int:
+        """Give vectors to memories that were stored while the embedder was down."""
+        waiting = (Equals("state", MemoryState.UNEMBEDDED.value),)
+        page = await self._parts.memories.scan(bank, waiting, limit=limit)
+        memories = [memory_of(bank, point) for point in page.points]
+        vectors = await self._parts.embedder.embed([memory.spoken for memory in memories]) if memories else []
+        for memory, vector in zip(memories, vectors, strict=True):
+            changes = {"state": MemoryState.PENDING.value}
+            await self._parts.memories.give_vector(bank, memory.id, vector, changes, expect=memory.rev)
+        return len(memories)
+
+
+def _content_id(digest: Any, memory: Memory, again: int) -> str:
+    when = memory.occurred_at.isoformat() if memory.occurred_at else ""
+    content = [memory.source, when, memory.speaker or "", scope_key(memory.tags), str(memory.part), memory.text, str(again)]
+    return str(uuid5(NAMESPACE, digest("\0".join(content))))

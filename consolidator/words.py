@@ -1,0 +1,99 @@
+"""Words of a text, as ranking and the guards compare them. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+WORD = re.compile(r"[^\W_]+(?:[.,:'’][^\W_]+)*")
+NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+NEGATION = re.compile(r"\b(?:not|no|never|none|without|cannot|\w+n['’]t|stopped|nicht|kein\w*|pas|jamais)\b", re.IGNORECASE)
+SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)]*\s+|\n{2,}")
+STOP_WORDS = """a an and are as at be been but by can could did do does for from had has have he her him his how i if in into is
+it its just me my no not of on or our out she so some than that the their them then there they this to too up us was we were what
+when where which who why will with would you your about also any more most very i'm i've it's don't"""
+STOP = frozenset(STOP_WORDS.split())
+
+
+def plain(text: str) -> str:
+    """Compared without regard to case, width and spacing."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def stem(word: str) -> str:
+    """A light stem: plural, possessive and the commonest verb endings go; good enough to compare, never shown."""
+    word = word.removesuffix("'s").removesuffix("’s")
+    for ending in ("ings", "ing", "edly", "ies", "ied", "ed", "es", "ly", "s"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word.removesuffix(ending) + ("y" if ending in ("ies", "ied") else "")
+    return word
+
+
+def stems(text: str) -> frozenset[str]:
+    """The content words of a text, stemmed."""
+    return frozenset(stem(word) for word in WORD.findall(plain(text)) if word not in STOP)
+
+
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    """Shared share of two sets, 0 for two empty ones."""
+    return len(one & other) / len(one | other) if one or other else 0.0
+
+
+def numbers(text: str) -> frozenset[str]:
+    return frozenset(NUMBER.findall(text))
+
+
+def names(text: str) -> frozenset[str]:
+    """Capitalised words that do not open a sentence."""
+    found = set()
+    for sentence in SENTENCE_END.split(text):
+        words = WORD.findall(sentence)
+        found |= {word.removesuffix("'s").removesuffix("’s") for word in words[1:] if word[:1].isupper() and len(word) > 1}
+    return frozenset(found)
+
+
+def says_the_same(one: str, other: str) -> bool:
+    """Whether two near texts may be merged: names, numbers and negations agree. Near alone is not equal."""
+    return (
+        numbers(one) == numbers(other)
+        and bool(NEGATION.search(one)) == bool(NEGATION.search(other))
+        and not (names(one) ^ names(other)) - {word for word in names(one) | names(other) if _in(word, one) and _in(word, other)}
+    )
+
+
+def _in(word: str, text: str) -> bool:
+    return word.casefold() in plain(text)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, with their punctuation, blank ones left out."""
+    return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
+
+
+def split(text: str, limit: int) -> list[str]:
+    """Parts of at most `limit` characters, cut at sentence borders, else at spaces, else hard; only white space is lost."""
+    if len(text) <= limit:
+        return [text]
+    parts: list[str] = []
+    for sentence in sentences(text):
+        for piece in _pieces(sentence, limit):
+            if parts and len(parts[-1]) + 1 + len(piece) <= limit:
+                parts[-1] = f"{parts[-1]} {piece}"
+            else:
+                parts.append(piece)
+    return parts
+
+
+def _pieces(sentence: str, limit: int) -> list[str]:
+    pieces = []
+    while len(sentence) > limit:
+        cut = sentence.rfind(" ", 0, limit + 1)
+        cut = cut if cut > 0 else limit
+        pieces.append(sentence[:cut].strip())
+        sentence = sentence[cut:].strip()
+    return [*pieces, sentence] if sentence else pieces
+
+
+def cost(text: str) -> int:
+    """Model tokens, estimated without a tokenizer: a quarter of the UTF-8 bytes, at least the words; rounded up."""
+    return max(-(-len(text.encode()) // 4), len(WORD.findall(text)))

@@ -1,0 +1,163 @@
+"""The one place that calls a shard: made and opened here, its failures translated, its panics contained."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import qdrant_edge as q
+
+from consolidator.checks import FieldKind, field_kinds
+from consolidator.errors import StoreError, StoreLocked, StorePoisoned
+from consolidator.ports import CollectionSpec
+
+T = TypeVar("T")
+
+_INDEXES: dict[FieldKind, Any] = {
+    "keyword": q.PayloadSchemaType.Keyword,
+    "integer": q.PayloadSchemaType.Integer,
+    "float": q.PayloadSchemaType.Float,
+    "time": q.PayloadSchemaType.Datetime,
+}
+
+
+class Writer:
+    """One thread for every shard of a folder: calls keep their order, and no call is cut in two by a cancelled task."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="consolidator-store")
+        self._process = os.getpid()
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Run the job to its end, even when the caller is cancelled meanwhile."""
+        waiting = asyncio.wrap_future(self.submit(job))
+        waiting.add_done_callback(_look)
+        return await asyncio.shield(waiting)
+
+    def submit(self, job: Callable[[], T]) -> Future[T]:
+        if os.getpid() != self._process:  # a forked child has the shard's memory without its threads: it would hang
+            raise StoreError("the store was opened before this process was forked: spawn, and open it in the child")
+        try:
+            return self._executor.submit(job)
+        except RuntimeError as error:
+            raise StoreError("the store is closed") from error
+
+    def stop(self) -> None:
+        self._executor.shutdown(wait=False)
+
+
+def _look(waiting: asyncio.Future[Any]) -> None:
+    if not waiting.cancelled():
+        waiting.exception()  # a caller that was cancelled will not fetch it
+
+
+class Shard:
+    """An open shard. Used on the writer's thread alone; after a panic it still reads, and refuses to write."""
+
+    def __init__(self, folder: Path, engine: q.EdgeShard) -> None:
+        self._folder = folder
+        self._engine = engine
+        self.poisoned = False
+
+    @classmethod
+    def open(cls, folder: Path, spec: CollectionSpec) -> Shard:
+        """Load the shard, or make it; then add the indexes that are missing."""
+        shard = cls(folder, _guarded(lambda: _load_or_create(folder, spec.dimension)))
+        shard.complete(spec)
+        return shard
+
+    def complete(self, spec: CollectionSpec) -> None:
+        """Add every index of the spec that is not there. An index of another type is refused."""
+        there = self.call(self._engine.info).payload_schema
+        wanted = {key: _INDEXES[kind] for key, kind in field_kinds(spec).items()} | {"bank": q.PayloadSchemaType.Keyword}
+        for key, kind in wanted.items():
+            if key in there and there[key].data_type != kind:
+                raise StoreError(f"the field {key!r} of {self._folder} is indexed as {there[key].data_type}, not as {kind}")
+            if key not in there:
+                params = q.KeywordIndexParams(is_tenant=True) if key == "bank" else kind
+                self.write(q.UpdateOperation.create_field_index(key, params))
+
+    def call(self, verb: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return _guarded(lambda: verb(*arguments))
+        except StorePoisoned:
+            self.poisoned = True
+            raise
+
+    def write(self, operation: q.UpdateOperation) -> None:
+        self.refuse_if_poisoned()
+        self.call(self._engine.update, operation)
+
+    def refuse_if_poisoned(self) -> None:
+        if self.poisoned:
+            raise StorePoisoned()
+
+    def flush(self) -> None:
+        self.refuse_if_poisoned()
+        self.call(self._engine.flush)
+
+    def retrieve(self, ids: list[str], fields: bool | list[str], vectors: bool | list[str]) -> dict[str, q.Record]:
+        """By id, of any bank: the caller compares the bank."""
+        records = self.call(self._engine.retrieve, list(dict.fromkeys(ids)), fields, vectors)
+        return {str(record.id): record for record in records}
+
+    def query(self, requests: list[q.QueryRequest]) -> list[list[q.ScoredPoint]]:
+        return self.call(self._engine.query_batch, q.QueryBatchRequest(requests)) if requests else []
+
+    def scroll(self, request: q.ScrollRequest) -> tuple[list[q.Record], Any]:
+        return self.call(self._engine.scroll, request)
+
+    def count(self, where: q.Filter) -> int:
+        return self.call(self._engine.count, q.CountRequest(exact=True, filter=where))
+
+    def facet(self, key: str, limit: int, where: q.Filter) -> dict[str, int]:
+        answer = self.call(self._engine.facet, q.FacetRequest(key, limit=limit, exact=True, filter=where))
+        return {str(hit.value): hit.count for hit in answer.hits if hit.count}
+
+    def close(self) -> None:
+        self.call(self._engine.close)
+
+
+def _config(dimension: int) -> q.EdgeConfig:
+    return q.EdgeConfig(
+        vectors={"dense": q.EdgeVectorParams(size=dimension, distance=q.Distance.Cosine)},
+        sparse_vectors={"bm25": q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)},
+        # no graph: building it holds the interpreter for minutes, and exact search inside a bank is fast; and a deleted
+        # point's text leaves the disk at the next optimisation, however few were deleted
+        optimizers=q.EdgeOptimizersConfig(indexing_threshold=0, deleted_threshold=1e-4, vacuum_min_vector_number=1),
+        max_search_threads=1,
+    )
+
+
+def _load_or_create(folder: Path, dimension: int) -> q.EdgeShard:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        return q.EdgeShard.load(str(folder))
+    except Exception as error:
+        if "no segments were loaded" not in str(error) and "does not exist" not in str(error):
+            raise
+    return q.EdgeShard.create(str(folder), _config(dimension))
+
+
+def _guarded(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except BaseException as error:
+        if isinstance(error, Exception):
+            raise _translated(error) from error
+        if type(error).__name__ != "PanicException":  # a panic in Rust: no Exception, and its class cannot be imported
+            raise
+        raise StorePoisoned() from error
+
+
+def _translated(error: Exception) -> StoreError:
+    said = str(error)
+    if "WouldBlock" in said:
+        return StoreLocked("another process has this folder open: close it there, or use a server that both can reach")
+    if "not initialized" in said:
+        return StoreError("the store is closed")
+    return StoreError(f"the embedded store failed: {said}")

@@ -1,0 +1,196 @@
+"""Between the ledger's rows and the engine's values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
+
+from consolidator.models import Evidence, Observation, ObservationState, Version
+from consolidator.plans import Change, Entry, History, Intent
+from consolidator_providers import ledger_schema as t
+
+CHUNK = 500  # bound parameters in one statement
+
+Rows = Sequence[Row[Any]]
+
+
+def chunks(ids: Iterable[str]) -> Iterable[list[str]]:
+    known = list(dict.fromkeys(ids))
+    for start in range(0, len(known), CHUNK):
+        yield known[start : start + CHUNK]
+
+
+def insert_all(db: Connection, table: Any, rows: Iterable[Mapping[str, Any]]) -> None:
+    if found := [dict(row) for row in rows]:
+        db.execute(insert(table), found)
+
+
+def head_row(bank: str, after: Observation) -> dict[str, Any]:
+    fields = after.model_dump(include={"id", "rev", "version", "state", "confidence", "created_at", "updated_at"})
+    return {**fields, "state": after.state.value, "bank": bank, "tags": json.dumps(sorted(after.tags))}
+
+
+def write_change(db: Connection, intent: Intent, change: Change) -> int:
+    """Everything of an after-image but its head; returns how many journal rows lost text."""
+    after, purged = change.after, 0
+    db.execute(delete(t.evidence).where(t.evidence.c.observation == after.id))
+    insert_all(db, t.evidence, (_evidence_row(after.id, n, e) for n, e in enumerate(after.evidence)))
+    if change.purge:
+        purged = purge(db, after.id, change.purge)
+    if change.version is not None:
+        db.execute(insert(t.version), _version_row(intent.id, change))
+        insert_all(db, t.lineage, _lineage_rows(change.version))
+    return purged
+
+
+def _evidence_row(observation: str, position: int, e: Evidence) -> dict[str, Any]:
+    return {
+        "observation": observation, "position": position, "memory": e.memory_id, "source": e.source, "occurred_at": e.occurred_at,
+        "since_version": e.since_version, "trust": e.trust, "supports": e.supports,
+    }
+
+
+def _version_row(intent: str, change: Change) -> dict[str, Any]:
+    version = change.version
+    assert version is not None
+    fields = version.model_dump(exclude={"observation_id", "lineage", "why", "state"})
+    place = {"observation": version.observation_id, "intent": intent}
+    return {**fields, **place, "state": version.state.value, "vector": change.vector}
+
+
+def _lineage_rows(version: Version) -> Iterable[dict[str, Any]]:
+    for role, memories in (("text", version.lineage), ("why", version.why)):
+        for memory in sorted(memories):
+            yield {"observation": version.observation_id, "number": version.number, "memory": memory, "role": role}
+
+
+def purge(db: Connection, observation: str, numbers: Sequence[int]) -> int:
+    """Versions lose text, vector and lineage; journal rows that made them or started from them lose the text."""
+    of = and_(t.version.c.observation == observation, t.version.c.number.in_(numbers))
+    db.execute(update(t.version).where(of).values(text=None, reason=None, vector=None))
+    db.execute(delete(t.lineage).where(t.lineage.c.observation == observation, t.lineage.c.number.in_(numbers)))
+    made = and_(t.journal.c.observation == observation, t.journal.c.version.in_(numbers))
+    rows = db.execute(update(t.journal).where(made).values(before=None, after=None, reason=None)).rowcount
+    after = and_(t.journal.c.observation == observation, t.journal.c.version.in_([n + 1 for n in numbers]))
+    db.execute(update(t.journal).where(after).values(before=None))
+    return rows
+
+
+def scrub(db: Connection, bank: str, erased: Sequence[str]) -> int:
+    """Every other trace of erased memories; returns how many journal rows lost their text."""
+    if not erased:
+        return 0
+    rows = 0
+    holding = or_(t.journal.c.before.is_not(None), t.journal.c.after.is_not(None), t.journal.c.reason.is_not(None))
+    for ids in chunks(erased):
+        citing = select(t.cites.c.seq).where(t.cites.c.memory.in_(ids))
+        told = update(t.journal).where(t.journal.c.bank == bank, t.journal.c.seq.in_(citing), holding)
+        rows += db.execute(told.values(before=None, after=None, reason=None)).rowcount
+        for table in (t.cites, t.evidence, t.lineage, t.use, t.parked):
+            db.execute(delete(table).where(table.c.memory.in_(ids)))
+    db.execute(update(t.parked).where(t.parked.c.bank == bank).values(reply=None))  # a reply may quote what it was shown
+    return rows
+
+
+def write_entries(db: Connection, entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        fields = entry.model_dump(exclude={"seq", "cites", "observation_id"})
+        result = db.execute(insert(t.journal), {**fields, "observation": entry.observation_id})
+        (seq,) = result.inserted_primary_key or (None,)
+        insert_all(db, t.cites, ({"seq": seq, "memory": memory} for memory in dict.fromkeys(entry.cites)))
+
+
+def read_histories(db: Connection, bank: str, ids: Sequence[str]) -> list[History]:
+    heads = _by_id(db, select(t.observation).where(t.observation.c.bank == bank), t.observation.c.id, ids)
+    live = [i for i in dict.fromkeys(ids) if i in heads and heads[i][0].state != ObservationState.ERASED]
+    evidence = _by_id(db, select(t.evidence).order_by(t.evidence.c.position), t.evidence.c.observation, live)
+    versions = _by_id(db, select(t.version).order_by(t.version.c.number), t.version.c.observation, live)
+    lineage = _by_id(db, select(t.lineage), t.lineage.c.observation, live)
+    return [_history(heads[i][0], evidence.get(i, []), versions[i], lineage.get(i, [])) for i in live]
+
+
+def _by_id(db: Connection, query: Any, column: Any, ids: Iterable[str]) -> dict[str, list[Row[Any]]]:
+    found: dict[str, list[Row[Any]]] = {}
+    for part in chunks(ids):
+        for row in db.execute(query.where(column.in_(part))):
+            found.setdefault(getattr(row, column.key), []).append(row)
+    return found
+
+
+def _history(head: Row[Any], evidence: Rows, versions: Rows, lineage: Rows) -> History:
+    kept = tuple(_version(row, lineage) for row in versions)
+    current = kept[-1]
+    observation = Observation(
+        id=head.id, bank=head.bank, text=current.text or "", tags=frozenset(json.loads(head.tags)),
+        state=ObservationState(head.state), confidence=head.confidence, version=head.version, rev=head.rev, evidence=tuple(_evidence(row) for row in evidence),
+        created_at=head.created_at, updated_at=head.updated_at,
+    )
+    return History(observation=observation, versions=kept, vectors={row.number: row.vector for row in versions if row.vector})
+
+
+def _evidence(row: Row[Any]) -> Evidence:
+    return Evidence(
+        memory_id=row.memory, source=row.source, occurred_at=row.occurred_at, since_version=row.since_version,
+        trust=row.trust, supports=row.supports,
+    )
+
+
+def _version(row: Row[Any], lineage: Rows) -> Version:
+    mine = [line for line in lineage if line.number == row.number]
+    return Version(
+        observation_id=row.observation, number=row.number, text=row.text, digest=row.digest, state=ObservationState(row.state),
+        confidence=row.confidence, change=row.change, reason=row.reason or "", by=row.by, at=row.at,
+        lineage=frozenset(line.memory for line in mine if line.role == "text"),
+        why=frozenset(line.memory for line in mine if line.role == "why"),
+    )
+
+
+def read_entries(db: Connection, bank: str, observation_id: str | None, limit: int) -> list[Entry]:
+    query = select(t.journal).where(t.journal.c.bank == bank).order_by(t.journal.c.seq.desc()).limit(limit)
+    if observation_id is not None:
+        query = query.where(t.journal.c.observation == observation_id)
+    rows = list(reversed(list(db.execute(query))))
+    cited: dict[int, list[str]] = {}
+    for start in range(0, len(rows), CHUNK):
+        seqs = [row.seq for row in rows[start : start + CHUNK]]
+        for cite in db.execute(select(t.cites).where(t.cites.c.seq.in_(seqs)).order_by(t.cites.c.memory)):
+            cited.setdefault(cite.seq, []).append(cite.memory)
+    return [_entry(row, cited.get(row.seq, [])) for row in rows]
+
+
+def _entry(row: Row[Any], cited: Sequence[str]) -> Entry:
+    return Entry(
+        seq=row.seq, bank=row.bank, intent=row.intent, at=row.at, action=row.action, observation_id=row.observation,
+        version=row.version, before=row.before, after=row.after, reason=row.reason, cites=tuple(cited), by=row.by,
+        digest=row.digest,
+    )
+
+
+def read_texts(db: Connection, bank: str) -> Iterable[tuple[str, str]]:
+    """Every text of a bank with its place, `table/key/column`."""
+    of_bank = select(t.observation.c.id).where(t.observation.c.bank == bank)
+    versions = select(t.version.c.observation, t.version.c.number, t.version.c.text, t.version.c.reason)
+    for row in db.execute(versions.where(t.version.c.observation.in_(of_bank))):
+        yield from _filled(f"version/{row.observation}/{row.number}", text=row.text, reason=row.reason)
+    for row in db.execute(select(t.journal).where(t.journal.c.bank == bank)):
+        yield from _filled(f"journal/{row.seq}", before=row.before, after=row.after, reason=row.reason)
+    for row in db.execute(select(t.parked).where(t.parked.c.bank == bank)):
+        yield from _filled(f"parked/{row.memory}", reason=row.reason, reply=row.reply)
+    for plan, body in db.execute(select(t.intent.c.id, t.intent.c.body).where(t.intent.c.bank == bank)):
+        yield from _filled(f"intent/{plan}", body=body)
+
+
+def _filled(place: str, **columns: str | None) -> Iterable[tuple[str, str]]:
+    return [(f"{place}/{column}", value) for column, value in columns.items() if value]
+
+
+def naming(bank: str, ids: Sequence[str]) -> Any:
+    """Observations that rest on one of these memories, in evidence or in any version."""
+    cited = select(t.evidence.c.observation).where(t.evidence.c.memory.in_(ids))
+    derived = select(t.lineage.c.observation).where(t.lineage.c.memory.in_(ids))
+    return select(t.observation.c.id).where(
+        t.observation.c.bank == bank, or_(t.observation.c.id.in_(cited), t.observation.c.id.in_(derived))
+    )
