@@ -39,6 +39,9 @@ class _Touched:
     history: History
     erasure: Erasure
 
+    def purged_texts(self) -> list[str]:
+        return [v.text for v in self.history.versions if v.number in self.erasure.purge and v.text]
+
 
 class Forgetting:
     """Erases from a bank. What it needs: the ids of the memories; all else follows from the ledger's index of lineage."""
@@ -66,6 +69,7 @@ class Forgetting:
         receipt = self._receipt(bank, asked, memories, "accepted")
         receipt = await self._filled(receipt, touched, [m.text for m in memories])
         await self._parts.ledger.entomb(receipt, receipt.memories)
+        await self._parts.embedder.forget([m.spoken for m in memories])
         await self._parts.memories.delete(bank, receipt.memories)
         return receipt
 
@@ -81,6 +85,7 @@ class Forgetting:
         touched, rows = await self._touched(bank, erased), 0
         for start in range(0, max(1, len(touched)), AT_ONCE):
             rows += await self._carry_out(receipt, touched[start : start + AT_ONCE], lease)
+        await self._parts.embedder.forget([text for t in touched for text in t.purged_texts()])
         receipt = await self._filled(receipt, touched, [])
         receipt = receipt.model_copy(update={"state": "settled", "journal_rows": rows})
         await self._parts.ledger.settle(receipt)
@@ -153,7 +158,7 @@ class Forgetting:
         """With what is done to each observation. A receipt that is settled after a crash adds to what it had."""
         digest = await self._parts.digest(receipt.bank)
         told = {row.id: row for row in receipt.observations} | {t.history.observation.id: _row(t) for t in touched}
-        gone = [digest(plain(v.text)) for t in touched for v in t.history.versions if v.number in t.erasure.purge and v.text]
+        gone = [digest(plain(text)) for t in touched for text in t.purged_texts()]
         digests = dict.fromkeys([*receipt.digests, *(digest(plain(text)) for text in texts), *gone])
         reopened = dict.fromkeys([*receipt.reopened, *(m for t in touched for m in sorted(t.erasure.reopened))])
         return receipt.model_copy(

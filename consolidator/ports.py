@@ -281,6 +281,9 @@ class Embedder(Protocol):
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Finite vectors of length `dimension`, in the order given; off the event loop. Raises EmbedderUnavailable."""
 
+    async def forget(self, texts: Sequence[str]) -> None:
+        """Drop every cached trace of exactly these texts. Raises StoreError where that fails."""
+
     async def close(self) -> None: ...
 
 

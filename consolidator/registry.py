@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from consolidator.clock import Clock
 from consolidator.config import Settings
-from consolidator.errors import MissingProvider
+from consolidator.errors import InvalidSettings, MissingProvider
 from consolidator.parts import Parts
 from consolidator.points import collection_specs
 from consolidator.ports import ChatModel, Embedder, Ledger, Proposer, Storage
@@ -41,20 +41,24 @@ def provider(group: Group, name: str) -> Callable[..., Any]:
 async def open_embedder(settings: Settings) -> Embedder:
     s = settings.embedder
     cache = settings.folder / CACHE_FILE if s.cache else None
-    given = {"base_url": s.base_url, "api_key": _plain(s.api_key), "dimension": s.dimension}
-    opened: Embedder = await provider("embedders", s.provider)(
-        model=s.model, threads=s.threads, batch=s.batch, cache=cache, **{k: v for k, v in given.items() if v is not None}
-    )
+    options: dict[str, Any] = {"threads": s.threads}
+    if s.provider == "openai":
+        options = {"base_url": s.base_url, "api_key": _key(s.api_key), "dimension": s.dimension}
+    elif s.base_url or s.api_key or s.dimension:
+        raise InvalidSettings(f'embedder.base_url, api_key and dimension are for the provider "openai", not "{s.provider}"')
+    opened: Embedder = await provider("embedders", s.provider)(model=s.model, batch=s.batch, cache=cache, **options)
     return opened
 
 
 async def open_storage(settings: Settings, embedder: Embedder) -> Storage:
     s, specs = settings.store, collection_specs(embedder.dimension, embedder.name)
-    factory = provider("storages", s.kind)
-    if s.kind == "edge":
-        opened: Storage = await factory(folder=settings.folder, specs=specs, durability=s.durability)
-        return opened
-    opened = await factory(url=s.url, api_key=_plain(s.api_key), prefix=s.prefix, timeout=s.timeout, specs=specs)
+    options: dict[str, dict[str, Any]] = {
+        "edge": {"folder": settings.folder, "durability": s.durability},
+        "qdrant": {"url": s.url, "api_key": _plain(s.api_key), "prefix": s.prefix, "timeout": s.timeout},
+    }
+    if s.kind == "qdrant" and not s.url:
+        raise InvalidSettings('store.kind "qdrant" needs store.url, such as http://127.0.0.1:6333')
+    opened: Storage = await provider("storages", s.kind)(specs=specs, **options.get(s.kind, {}))
     return opened
 
 
@@ -67,9 +71,8 @@ async def open_ledger(settings: Settings) -> Ledger:
 async def open_chat_model(settings: Settings) -> ChatModel:
     s = settings.model
     kind, _, model = s.name.partition(":")
-    key = _plain(s.api_key) or os.environ.get("OPENAI_API_KEY")
     opened: ChatModel = await provider("chat_models", kind)(
-        model=model, base_url=s.base_url, api_key=key, deadline=s.deadline, tries=s.tries, read_timeout=s.read_timeout,
+        model=model, base_url=s.base_url, api_key=_key(s.api_key), deadline=s.deadline, tries=s.tries, read_timeout=s.read_timeout,
         json_mode=s.json_mode,
     )
     return opened
@@ -103,6 +106,10 @@ async def open_parts(
 
 def make_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _key(secret: SecretStr | None) -> str | None:
+    return _plain(secret) or os.environ.get("OPENAI_API_KEY")
 
 
 def _plain(secret: SecretStr | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from consolidator.testing.clocks import ManualClock
 from consolidator.testing.models import HashEmbedder, ScriptedChatModel, open_hash_embedder
+from consolidator.testing.proposers import ScriptedProposer
 from consolidator.testing.stores import MemoryStorage
 
-__all__ = ["HashEmbedder", "ManualClock", "MemoryStorage", "ScriptedChatModel", "open_hash_embedder"]
+__all__ = ["HashEmbedder", "ManualClock", "MemoryStorage", "ScriptedChatModel", "ScriptedProposer", "open_hash_embedder"]

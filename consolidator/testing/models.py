@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,8 @@ from typing import Any
 from consolidator.errors import EmbedderUnavailable, InvalidSettings, ModelError
 from consolidator.models import Vector
 from consolidator.ports import Completion, Embedder, Message
+from consolidator.words import stems
 
-_STOP_WORDS = """
-    a an and are as at be been by did do does for from had has have he her his how i in is it its me my of on or our she
-    so than that the their them they this to us was we were what when where which who will with you your
-"""
-STOP_WORDS = frozenset(_STOP_WORDS.split())
-_WORD = re.compile(r"\w+")
-_ENDINGS = ("ing", "ed", "es", "s", "e")
 _PLACES = 4  # numbers of a vector that one stem moves
 
 
@@ -83,20 +76,10 @@ def _about(text: str) -> int:
     return math.ceil(len(text) / 4)
 
 
-def stems(text: str) -> list[str]:
-    """The words that carry meaning, in lower case, without the commonest English endings."""
-    return [_stem(word) for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
-
-
-def _stem(word: str) -> str:
-    ending = next((ending for ending in _ENDINGS if word.endswith(ending) and len(word) - len(ending) >= 3), "")
-    return word.removesuffix(ending)
-
-
 def hash_vector(text: str, dimension: int) -> Vector:
     """A unit vector: the sum of four signed places for each stem. Texts that share words are near one another."""
     vector = [0.0] * dimension
-    for stem in stems(text) or [text]:
+    for stem in sorted(stems(text)) or [text]:
         digest = hashlib.blake2b(stem.encode(errors="replace"), digest_size=4 * _PLACES).digest()
         for start in range(0, len(digest), 4):
             number = int.from_bytes(digest[start : start + 4], "big")
@@ -119,6 +102,9 @@ class HashEmbedder:
             raise EmbedderUnavailable
         self.embedded += len(texts)
         return [hash_vector(text, self.dimension) for text in texts]
+
+    async def forget(self, texts: Sequence[str]) -> None:
+        """Nothing is kept."""
 
     async def close(self) -> None:
         return None

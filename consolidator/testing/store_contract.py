@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 import random
-import uuid
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import timedelta
 from enum import IntEnum, StrEnum
 from typing import Any
 
 import pytest
 
-from consolidator.errors import ConsolidatorError, InvalidInput, WrongEmbedder
+from consolidator.errors import ConsolidatorError, WrongEmbedder
 from consolidator.ports import (
     ABSENT,
-    ANY,
     AnyOf,
     CollectionSpec,
-    Condition,
     Empty,
     Equals,
     Expect,
@@ -32,49 +29,19 @@ from consolidator.ports import (
     VectorStore,
     Where,
 )
-
-DIMENSION = 8
-FIELDS: dict[str, tuple[str, ...]] = {
-    "keywords": ("source", "tags", "state", "evidence"),
-    "integers": ("sequence",),
-    "floats": ("confidence",),
-    "times": ("occurred_at",),
-}
-SPECS = (
-    CollectionSpec(name="memories", dimension=DIMENSION, embedder="contract-embedder", **FIELDS),
-    CollectionSpec(name="observations", dimension=DIMENSION, embedder="contract-embedder", **FIELDS),
+from consolidator.testing.store_cases import (
+    DIMENSION,
+    FIELDS,
+    FILTERED,
+    NOON,
+    SPECS,
+    WHERES,
+    axis,
+    every_id,
+    number,
+    point,
 )
-BANKS = ("alice", "bob")  # where the suite writes
-NOON = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
-
-
-def number(n: int) -> str:
-    """The n-th id; ids sort as their numbers do."""
-    return str(uuid.UUID(int=n))
-
-
-def axis(n: int, *, lean: float = 0.0) -> list[float]:
-    """A unit vector along an axis, leaning to the next one."""
-    vector = [0.0] * DIMENSION
-    vector[n % DIMENSION] = math.sqrt(1 - lean * lean)
-    vector[(n + 1) % DIMENSION] = lean
-    return vector
-
-
-def point(n: int, *, dense: list[float] | None = None, lexical: str = "", rev: int = 0, **payload: Any) -> Point:
-    return Point(id=number(n), payload={"rev": rev, **payload}, dense=dense, lexical=lexical)
-
-
-async def every_id(store: VectorStore, bank: str, where: Where = (), *, limit: int = 256) -> list[str]:
-    """All ids of a filter, page by page."""
-    ids: list[str] = []
-    after: str | None = None
-    while True:
-        page: Page = await store.scan(bank, where, after=after, limit=limit)
-        ids += [it.id for it in page.points]
-        after = page.after
-        if after is None:
-            return ids
+from consolidator.testing.store_refusals import RefusalContract
 
 
 class _State(StrEnum):
@@ -85,102 +52,8 @@ class _Trust(IntEnum):
     USER = 2
 
 
-FILTERED = (
-    point(1, source="chat-1", tags=["a", "b"], state="live", sequence=1, confidence=0.25, occurred_at=NOON),
-    point(2, source="chat-1", tags=["b"], state="gone", sequence=2, confidence=0.5, occurred_at=NOON + timedelta(microseconds=1)),
-    point(3, source="chat-2", tags=[], state="live", sequence=3, confidence=0.75, occurred_at=NOON + timedelta(days=1)),
-    point(4, source="chat-3", state="live"),
-    point(5, source="Größe/茶 🍵", tags=["ünï"], state="live", sequence=-5, confidence=1, occurred_at=NOON - timedelta(days=400)),
-)
-
-WHERES: tuple[tuple[str, Where, set[int]], ...] = (
-    ("nothing asked", (), {1, 2, 3, 4, 5}),
-    ("equals", (Equals("source", "chat-1"),), {1, 2}),
-    ("equals unicode", (Equals("source", "Größe/茶 🍵"),), {5}),
-    ("equals is whole", (Equals("source", "chat"),), set()),
-    ("equals integer", (Equals("sequence", 2),), {2}),
-    ("equals negative", (Equals("sequence", -5),), {5}),
-    ("array holds", (Equals("tags", "b"),), {1, 2}),
-    ("any of", (AnyOf("source", ("chat-2", "chat-3", "chat-9")),), {3, 4}),
-    ("array holds any of", (AnyOf("tags", ("a", "ünï")),), {1, 5}),
-    ("any of none", (AnyOf("source", ()),), set()),
-    ("number from", (Range("confidence", gte=0.5),), {2, 3, 5}),
-    ("number above", (Range("confidence", gt=0.5),), {3, 5}),
-    ("number between", (Range("confidence", gt=0.25, lt=0.75),), {2}),
-    ("integer to", (Range("sequence", lte=2),), {1, 2, 5}),
-    ("integer below", (Range("sequence", lt=2),), {1, 5}),
-    ("time from", (Range("occurred_at", gte=NOON),), {1, 2, 3}),
-    ("time after, to the microsecond", (Range("occurred_at", gt=NOON),), {2, 3}),
-    ("time to, to the microsecond", (Range("occurred_at", lte=NOON),), {1, 5}),
-    ("time before", (Range("occurred_at", lt=NOON),), {5}),
-    ("time in another zone", (Range("occurred_at", gte=NOON.astimezone(timezone(timedelta(hours=-7)))),), {1, 2, 3}),
-    ("empty or missing", (Empty("tags"),), {3, 4}),
-    ("missing number", (Empty("confidence"),), {4}),
-    ("ids", (Ids((number(2), number(4), number(99))),), {2, 4}),
-    ("no ids", (Ids(()),), set()),
-    ("not equals", (Not(Equals("source", "chat-1")),), {3, 4, 5}),
-    ("not any of", (Not(AnyOf("tags", ("a", "b"))),), {3, 4, 5}),
-    ("not any of none", (Not(AnyOf("tags", ())),), {1, 2, 3, 4, 5}),
-    ("not in range, missing included", (Not(Range("confidence", gte=0.5)),), {1, 4}),
-    ("not empty", (Not(Empty("tags")),), {1, 2, 5}),
-    ("not ids", (Not(Ids((number(1),))),), {2, 3, 4, 5}),
-    ("all of several", (Equals("state", "live"), Not(Empty("tags")), Range("confidence", lt=1)), {1}),
-    ("two of one field", (Equals("tags", "a"), Equals("tags", "b")), {1}),
-    ("revision", (Equals("rev", 0),), {1, 2, 3, 4, 5}),
-)
-
-BAD_POINTS: tuple[tuple[str, Point], ...] = (
-    ("id", Point(id="m1", payload={"rev": 0})),
-    ("id in capitals", Point(id=number(0xABC).upper(), payload={"rev": 0})),
-    ("short vector", point(1, dense=[1.0] * (DIMENSION - 1))),
-    ("empty vector", point(1, dense=[])),
-    ("nan vector", point(1, dense=[math.nan] * DIMENSION)),
-    ("infinite vector", point(1, dense=[math.inf] + [0.0] * (DIMENSION - 1))),
-    ("huge vector", point(1, dense=[1e30] * DIMENSION)),
-    ("vector of texts", point(1, dense=["x"] * DIMENSION)),  # type: ignore[list-item]
-    ("no revision", Point(id=number(1), payload={"source": "x"})),
-    ("boolean revision", point(1, rev=True)),
-    ("revision of text", Point(id=number(1), payload={"rev": "1"})),
-    ("bank", point(1, bank="other")),
-    ("op", point(1, op="token")),
-    ("nan", point(1, metadata={"x": [math.nan]})),
-    ("set", point(1, metadata={"x"})),
-    ("bytes", point(1, metadata=b"x")),
-    ("key", point(1, metadata={1: "x"})),
-    ("huge integer", point(1, metadata=2**64)),
-    ("naive time", point(1, occurred_at=datetime(2026, 1, 1))),
-    ("time as prose", point(1, occurred_at="yesterday")),
-    ("keyword of the wrong type", point(1, source=7)),
-    ("number of the wrong type", point(1, confidence="high")),
-    ("boolean number", point(1, sequence=True)),
-    ("half a surrogate pair", point(1, lexical="\ud800")),
-)
-
-BAD_WHERES: tuple[tuple[str, Condition], ...] = (
-    ("boolean", Equals("state", True)),
-    ("float", Equals("confidence", 0.5)),  # type: ignore[arg-type]
-    ("unknown field", Equals("colour", "red")),
-    ("the bank", Equals("bank", "bob")),
-    ("integer for a keyword", Equals("source", 1)),
-    ("keyword for an integer", Equals("sequence", "1")),
-    ("range without bounds", Range("confidence")),
-    ("range of nan", Range("confidence", gte=math.nan)),
-    ("number for a time", Range("occurred_at", gte=5)),
-    ("time for a number", Range("confidence", gte=NOON)),
-    ("naive time", Range("occurred_at", gte=datetime(2026, 1, 1))),
-    ("range of a keyword", Range("source", gte=1)),
-    ("ids", Ids(("m1",))),
-    ("not not", Not(Not(Empty("tags")))),  # type: ignore[arg-type]
-    ("empty unknown", Empty("colour")),
-)
-
-
-class VectorStoreContract:
+class VectorStoreContract(RefusalContract):
     """Every verb, every condition, both outcomes of each conditional write, and two banks throughout."""
-
-    @pytest.fixture
-    def store(self, storage: Storage) -> VectorStore:
-        return storage.memories
 
     # put and get
 
@@ -427,109 +300,6 @@ class VectorStoreContract:
         assert await store.facet("alice", "tags") == {"b": 2, "a": 1}
         assert await store.facet("alice", "tags", limit=1) == {"b": 2}
         assert await store.facet("alice", "tags", [Equals("tags", "a")]) == {"a": 1, "b": 1}
-
-    # banks
-
-    async def test_no_verb_reads_another_bank(self, store: VectorStore) -> None:
-        await store.put("bob", [point(1, dense=axis(0), lexical="green tea", source="secret", occurred_at=NOON)])
-        assert await store.get("alice", [number(1)], vectors=True) == []
-        assert await store.search("alice", [Leg(name="d", dense=axis(0)), Leg(name="w", lexical="tea")]) == [[], []]
-        assert await store.scan("alice") == Page([], None)
-        assert await store.scan("alice", order_by="occurred_at") == Page([], None)
-        assert await store.scan("alice", [Ids((number(1),))]) == Page([], None)
-        assert await store.count("alice", [Equals("source", "secret")]) == 0
-        assert await store.facet("alice", "source") == {}
-
-    async def test_no_verb_writes_to_another_bank(self, store: VectorStore) -> None:
-        await store.put("bob", [point(1, dense=axis(0), lexical="tea", state="bobs")])
-        mine = point(1, dense=axis(1), state="taken", rev=1)
-        for expect in (ANY, ABSENT, Expect(rev=0)):
-            assert await store.put("alice", [mine], expect=expect) == [PutOutcome.LOST]
-        assert await store.patch("alice", number(1), {"state": "taken"}, expect=0) is False
-        assert await store.give_vector("alice", number(1), axis(1), {"state": "taken"}, expect=0) is False
-        assert await store.delete("alice", [number(1)]) == 0
-        (read,) = await store.get("bob", [number(1)], vectors=True)
-        assert read.payload == {"state": "bobs", "rev": 0}
-        assert read.dense == pytest.approx(axis(0))
-        assert await store.count("alice") == 0
-
-    async def test_a_put_writes_its_own_points_beside_foreign_ones(self, store: VectorStore) -> None:
-        await store.put("bob", [point(1)])
-        assert await store.put("alice", [point(1), point(2)]) == [PutOutcome.LOST, PutOutcome.WRITTEN]
-        assert (await every_id(store, "alice"), await every_id(store, "bob")) == ([number(2)], [number(1)])
-
-    async def test_banks_are_compared_whole_and_exactly(self, store: VectorStore) -> None:
-        await store.put("alice", [point(1)])
-        for other in ("alic", "alice2", "Alice", "alice ", "*"):
-            assert await store.count(other) == 0
-
-    async def test_the_collections_are_apart(self, storage: Storage) -> None:
-        await storage.memories.put("alice", [point(1, state="memory")])
-        await storage.observations.put("alice", [point(1, state="observation"), point(2)])
-        assert await storage.memories.delete("alice", [number(2)]) == 0
-        assert [it.payload["state"] for it in await storage.memories.get("alice", [number(1)])] == ["memory"]
-        assert await storage.observations.count("alice") == 2
-
-    # refusals
-
-    @pytest.mark.parametrize("bad", [it[1] for it in BAD_POINTS], ids=[it[0] for it in BAD_POINTS])
-    async def test_a_bad_point_stops_the_whole_put(self, store: VectorStore, bad: Point) -> None:
-        with pytest.raises(InvalidInput):
-            await store.put("alice", [point(77, dense=axis(0)), bad])
-        assert await every_id(store, "alice") == []
-
-    @pytest.mark.parametrize("bad", [it[1] for it in BAD_WHERES], ids=[it[0] for it in BAD_WHERES])
-    async def test_a_bad_condition_is_refused_everywhere(self, store: VectorStore, bad: Condition) -> None:
-        leg = Leg(name="d", dense=axis(0), where=[bad])
-        for refused in (store.count("alice", [bad]), store.scan("alice", [bad]), store.search("alice", [leg])):
-            with pytest.raises(InvalidInput):
-                await refused
-        with pytest.raises(InvalidInput):
-            await store.facet("alice", "state", [bad])
-
-    async def test_other_bad_input(self, store: VectorStore) -> None:
-        leg = Leg(name="d", dense=axis(0))
-        refused = (
-            store.put("", [point(1)]),
-            store.put("alice", [point(1), point(1)]),
-            store.put("alice", [point(1)], expect=Expect(rev=1, absent=True)),
-            store.get("alice", ["m1"]),
-            store.delete("alice", [number(1), "m1"]),
-            store.scan("alice", limit=0),
-            store.scan("alice", after="m1"),
-            store.scan("alice", order_by="source"),
-            store.scan("alice", order_by="confidence", after=number(1)),
-            store.facet("alice", "confidence"),
-            store.facet("alice", "bank"),
-            store.facet("alice", "source", limit=0),
-            store.search("alice", [leg, Leg(name="both", dense=axis(0), lexical="tea")]),
-            store.search("alice", [Leg(name="neither")]),
-            store.search("alice", [Leg(name="short", dense=[1.0])]),
-            store.search("alice", [Leg(name="nan", dense=[math.nan] * DIMENSION)]),
-            store.search("alice", [Leg(name="limit", lexical="tea", limit=0)]),
-        )
-        for call in refused:
-            with pytest.raises(InvalidInput):
-                await call
-
-    async def test_bad_changes_change_nothing(self, store: VectorStore) -> None:
-        await store.put("alice", [point(1, state="live")])
-        for changes in ({"rev": 5}, {"bank": "bob"}, {"op": "x"}, {"confidence": math.nan}, {"state": 1}, {"x": {1, 2}}):
-            with pytest.raises(InvalidInput):
-                await store.patch("alice", number(1), changes, expect=0)
-            with pytest.raises(InvalidInput):
-                await store.give_vector("alice", number(1), axis(0), changes, expect=0)
-        with pytest.raises(InvalidInput):
-            await store.give_vector("alice", number(1), [1.0], {}, expect=0)
-        assert [it.payload for it in await store.get("alice", [number(1)])] == [{"state": "live", "rev": 0}]
-
-    async def test_the_arguments_are_left_as_they_were(self, store: VectorStore) -> None:
-        payload = {"rev": 0, "tags": ["a"], "occurred_at": NOON}
-        changes = {"occurred_at": NOON}
-        await store.put("alice", [Point(id=number(1), payload=payload, dense=[3.0] * DIMENSION)])
-        await store.patch("alice", number(1), changes, expect=0)
-        assert payload == {"rev": 0, "tags": ["a"], "occurred_at": NOON}
-        assert changes == {"occurred_at": NOON}
 
     # life
 

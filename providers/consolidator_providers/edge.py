@@ -157,7 +157,7 @@ class EdgeCollection:
         return result
 
     def _flush_soon(self) -> None:
-        if self._timer is None:
+        if self._timer is None and self._opened is not None:
             self._timer = asyncio.get_running_loop().call_later(self._flush_after, self._flush_now)
 
     def _flush_now(self) -> None:
@@ -174,9 +174,8 @@ class EdgeCollection:
 
     def _ensure(self) -> None:
         if self._opened is None:
-            self._opened = Shard.open(self._folder, self._spec)
-        else:
-            self._opened.complete(self._spec)
+            self._opened = Shard.open(self._folder, self._spec.dimension)
+        self._opened.complete(self._spec)
 
     def _counted(self, job: Callable[[], T]) -> tuple[T, int]:
         self._written += 1  # first: a write that failed half way is to be flushed too
@@ -190,6 +189,8 @@ class EdgeCollection:
             self._flushed = upto
 
     def _flush_quietly(self) -> None:
+        if self._opened is None or self._opened.poisoned:
+            return
         try:
             self._flush()
         except StoreError:  # whoever waits for a barrier is told by its own flush

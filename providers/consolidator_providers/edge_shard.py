@@ -64,11 +64,9 @@ class Shard:
         self.poisoned = False
 
     @classmethod
-    def open(cls, folder: Path, spec: CollectionSpec) -> Shard:
-        """Load the shard, or make it; then add the indexes that are missing."""
-        shard = cls(folder, _guarded(lambda: _load_or_create(folder, spec.dimension)))
-        shard.complete(spec)
-        return shard
+    def open(cls, folder: Path, dimension: int) -> Shard:
+        """Load the shard, or make it where there is none."""
+        return cls(folder, _guarded(lambda: _load_or_create(folder, dimension)))
 
     def complete(self, spec: CollectionSpec) -> None:
         """Add every index of the spec that is not there. An index of another type is refused."""

@@ -61,6 +61,9 @@ class OpenAIEmbedder:
         """Learn the dimension from the server."""
         self.dimension = len((await self._embed(["dimension"]))[0])
 
+    async def forget(self, texts: Sequence[str]) -> None:
+        """Nothing is kept here; the cache around it forgets."""
+
     async def close(self) -> None:
         await self._client.close()
 
@@ -96,22 +99,23 @@ class OpenAIEmbedder:
 async def open_openai_embedder(
     *,
     model: str,
-    base_url: str | None,
-    api_key: str | None,
+    base_url: str | None = None,
+    api_key: str | None = None,
     dimension: int | None = None,
+    threads: int = 1,
     batch: int = 64,
     cache: Path | None = None,
     deadline: float = DEADLINE,
-    read_timeout: float = 30.0,
 ) -> Embedder:
     """An embedder at `base_url` (None: OpenAI).
 
     dimension: asked of the server where it can shorten its vectors; None: one text is embedded now to learn it.
-    cache: a file for vectors; None keeps some in memory. Raises InvalidSettings; EmbedderUnavailable when the probe fails.
+    threads: without meaning here, so that one configuration fits every embedder. cache: a file for vectors; None keeps some
+    in memory. Raises InvalidSettings; EmbedderUnavailable when the probe fails.
     """
     if batch < 1 or (dimension is not None and dimension < 1):
         raise InvalidSettings("the embedder's batch and dimension must be at least 1")
-    client = await open_client(base_url=base_url, api_key=api_key, read_timeout=read_timeout)
+    client = await open_client(base_url=base_url, api_key=api_key, read_timeout=deadline / 2)
     embedder = OpenAIEmbedder(client, model=model, dimension=dimension or 0, batch=batch, deadline=deadline)
     if dimension is None:
         try:

@@ -83,7 +83,7 @@ class QdrantCollection:
         requests = [None if leg is None else request_of(bank, leg, self._encoder) for leg in sound]
         lists = iter(await self._query([request for request in requests if request is not None]))
         return [
-            [] if leg is None or request is None else checks.ranked(map(_found, next(lists).points), leg.limit)
+            [] if leg is None or request is None else checks.ranked(map(_found, next(lists)), leg.limit)
             for leg, request in zip(sound, requests, strict=True)
         ]
 
@@ -247,10 +247,11 @@ class QdrantCollection:
             vectors["bm25"] = sparse_of(words)
         return models.PointStruct(id=point.id, vector=vectors, payload=dict(point.payload))
 
-    async def _query(self, requests: list[models.QueryRequest]) -> list[models.QueryResponse]:
+    async def _query(self, requests: list[models.QueryRequest]) -> list[list[models.ScoredPoint]]:
         if not requests:
             return []
-        return await self._calls.read(lambda: self._client.query_batch_points(self._name, requests, timeout=self._timeout))
+        answers = await self._calls.read(lambda: self._client.query_batch_points(self._name, requests, timeout=self._timeout))
+        return [answer.points for answer in answers]
 
     async def _retrieve(self, ids: Sequence[str], fields: Any, vectors: Any) -> dict[str, models.Record]:
         if not ids:

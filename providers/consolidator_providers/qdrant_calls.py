@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from json import JSONDecodeError
 from typing import TypeVar
 
 from qdrant_client import models
@@ -19,7 +20,9 @@ Sleep = Callable[[float], Awaitable[None]]
 ATTEMPTS = 3
 LONGEST_WAIT = 30.0  # seconds
 
-RAISED = (UnexpectedResponse, ResponseHandlingException, QdrantException, AssertionError)
+# a body that is no JSON, or JSON of another shape, comes out of the client untranslated
+STRANGE = (AssertionError, JSONDecodeError, UnicodeDecodeError)
+RAISED = (UnexpectedResponse, ResponseHandlingException, QdrantException, *STRANGE)
 
 
 class StoreBusy(StoreUnavailable):

@@ -233,6 +233,9 @@ class SentenceTransformersEmbedder:
             self._rounds = asyncio.create_task(self._work())
         return await answer
 
+    async def forget(self, texts: Sequence[str]) -> None:
+        """Nothing is kept here; the cache around it forgets."""
+
     async def close(self) -> None:
         self._closed = True
         for job in self._jobs:

@@ -58,8 +58,7 @@ def server(fault_server: FaultServer) -> FaultServer:
 
 
 async def opened(server: FaultServer, model: str, *, dimension: int | None = DIMENSION, **settings: Any) -> Embedder:
-    settings = {"deadline": 1.5, "read_timeout": 0.4, **settings}
-    return await open_openai_embedder(model=model, base_url=server.url, api_key=None, dimension=dimension, **settings)
+    return await open_openai_embedder(model=model, base_url=server.url, dimension=dimension, deadline=1.5, **settings)
 
 
 class TestHash(EmbedderContract):

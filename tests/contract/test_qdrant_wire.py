@@ -6,9 +6,7 @@ how a real server takes it is for the tests that need one.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -27,129 +25,13 @@ from consolidator.errors import (
     WrongEmbedder,
 )
 from consolidator.ports import ABSENT, CollectionSpec, Equals, Expect, Leg, PutOutcome, Storage, VectorStore
-from consolidator.testing.store_contract import DIMENSION, NOON, SPECS, VectorStoreContract, axis, number, point
+from consolidator.testing.store_cases import DIMENSION, NOON, SPECS, axis, number, point
+from consolidator.testing.store_contract import VectorStoreContract
 from consolidator_providers.qdrant import QdrantStorage, open_qdrant
 from consolidator_providers.qdrant_calls import StoreBusy
+from tests.contract.qdrant_stand_in import Fault, StandIn, plain, split
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
-
-Sent = tuple[str, str, dict[str, str], Any]  # method, path inside the collection, parameters, body
-Fault = Callable[[httpx.Request], httpx.Response | Exception | None]
-
-
-class StandIn:
-    """Answers HTTP requests from an in-memory oracle. `fault` may answer instead; `late` faults come after the work is done."""
-
-    def __init__(self) -> None:
-        self.oracle = AsyncQdrantClient(":memory:")
-        self.sent: list[Sent] = []
-        self.version = "1.20.0"
-        self.fault: Fault | None = None
-        self.late: Fault | None = None
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        collection, path = _split(request.url.path)
-        body = json.loads(request.content) if request.content else None
-        self.sent.append((request.method, path, dict(request.url.params), body))
-        if (answer := _faulty(self.fault, request)) is not None:
-            return answer
-        result = await self._answer(request.method, collection, path, body)
-        return _faulty(self.late, request) or result
-
-    async def _answer(self, method: str, collection: str, path: str, body: Any) -> httpx.Response:
-        if path == "/":
-            return httpx.Response(200, json={"title": "qdrant", "version": self.version})
-        result = await self._work[method + " " + path](self, collection, body)
-        return httpx.Response(200, json={"result": _plain(result), "status": "ok", "time": 0})
-
-    async def _exists(self, name: str, _: Any) -> Any:
-        return {"exists": await self.oracle.collection_exists(name)}
-
-    async def _create(self, name: str, body: Any) -> Any:
-        asked = models.CreateCollection.model_validate(body)
-        vectors: Any = asked.vectors
-        return await self.oracle.create_collection(
-            name, vectors_config=vectors, sparse_vectors_config=asked.sparse_vectors, metadata=asked.metadata
-        )
-
-    async def _info(self, name: str, _: Any) -> Any:
-        return await self.oracle.get_collection(name)
-
-    async def _index(self, name: str, body: Any) -> Any:
-        models.CreateFieldIndex.model_validate(body)
-        return {"operation_id": 1, "status": "completed"}
-
-    async def _upsert(self, name: str, body: Any) -> Any:
-        asked = models.PointsList.model_validate(body)
-        return await self.oracle.upsert(name, asked.points, update_filter=asked.update_filter, update_mode=asked.update_mode)
-
-    async def _retrieve(self, name: str, body: Any) -> Any:
-        asked = models.PointRequest.model_validate(body)
-        return await self.oracle.retrieve(name, asked.ids, asked.with_payload or False, asked.with_vector or False)
-
-    async def _set_payload(self, name: str, body: Any) -> Any:
-        asked = models.SetPayload.model_validate(body)
-        assert asked.filter is not None
-        return await self.oracle.set_payload(name, asked.payload, asked.filter)
-
-    async def _delete(self, name: str, body: Any) -> Any:
-        return await self.oracle.delete(name, models.FilterSelector.model_validate(body))
-
-    async def _query(self, name: str, body: Any) -> Any:
-        return await self.oracle.query_batch_points(name, models.QueryRequestBatch.model_validate(body).searches)
-
-    async def _scroll(self, name: str, body: Any) -> Any:
-        asked = models.ScrollRequest.model_validate(body)
-        order: Any = asked.order_by
-        points, following = await self.oracle.scroll(
-            name, asked.filter, limit=asked.limit or 10, order_by=order, offset=asked.offset, with_payload=True
-        )
-        return {"points": points, "next_page_offset": following}
-
-    async def _count(self, name: str, body: Any) -> Any:
-        asked = models.CountRequest.model_validate(body)
-        assert asked.exact
-        return await self.oracle.count(name, asked.filter)
-
-    async def _facet(self, name: str, body: Any) -> Any:
-        asked = models.FacetRequest.model_validate(body)
-        assert asked.exact
-        return await self.oracle.facet(name, asked.key, asked.filter, limit=asked.limit or 10)
-
-    _work: dict[str, Callable[[Any, str, Any], Awaitable[Any]]] = {  # noqa: RUF012 - a table
-        "GET /exists": _exists,
-        "PUT ": _create,
-        "GET ": _info,
-        "PUT /index": _index,
-        "PUT /points": _upsert,
-        "POST /points": _retrieve,
-        "POST /points/payload": _set_payload,
-        "POST /points/delete": _delete,
-        "POST /points/query/batch": _query,
-        "POST /points/scroll": _scroll,
-        "POST /points/count": _count,
-        "POST /facet": _facet,
-    }
-
-
-def _split(path: str) -> tuple[str, str]:
-    found = re.fullmatch(r"/collections/([^/]+)(.*)", path)
-    return (found[1], found[2]) if found else ("", path)
-
-
-def _faulty(fault: Fault | None, request: httpx.Request) -> httpx.Response | None:
-    answer = fault(request) if fault else None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-def _plain(result: Any) -> Any:
-    if isinstance(result, list):
-        return [_plain(item) for item in result]
-    if isinstance(result, dict):
-        return {key: _plain(value) for key, value in result.items()}
-    return json.loads(result.model_dump_json()) if hasattr(result, "model_dump_json") else result
 
 
 class Naps:
@@ -207,7 +89,7 @@ def on(method: str, path: str, *answers: httpx.Response | Exception) -> Fault:
     left = list(answers)
 
     def fault(request: httpx.Request) -> httpx.Response | Exception | None:
-        here = request.method == method and _split(request.url.path)[1] == path
+        here = request.method == method and split(request.url.path)[1] == path
         return left.pop(0) if here and left else None
 
     return fault
@@ -215,6 +97,10 @@ def on(method: str, path: str, *answers: httpx.Response | Exception) -> Fault:
 
 def banks_in(where: dict[str, Any]) -> list[str]:
     return [leaf["match"]["value"] for leaf in where["must"] if leaf.get("key") == "bank"]
+
+
+def is_write(method: str, path: str) -> bool:
+    return method == "PUT" or path in ("/points/payload", "/points/delete")
 
 
 # what is sent
@@ -225,11 +111,7 @@ async def test_every_write_waits_and_is_ordered(server: StandIn, store: VectorSt
     await store.patch("alice", number(1), {"state": "live"}, expect=0)
     await store.give_vector("alice", number(1), axis(0), {}, expect=1)
     await store.delete("alice", [number(1)])
-    writes = [
-        (path, params)
-        for method, path, params, _ in server.sent
-        if method == "PUT" or path in ("/points/payload", "/points/delete")
-    ]
+    writes = [(path, params) for method, path, params, _ in server.sent if is_write(method, path)]
     assert [path for path, _ in writes] == ["/points", "/points/payload", "/points", "/points/delete"]
     for _, params in writes:
         assert params == {"wait": "true", "ordering": "strong", "timeout": "7"}
@@ -311,11 +193,7 @@ async def test_times_go_out_exact_and_in_utc(server: StandIn, store: VectorStore
 
 async def test_many_points_go_in_hundreds(server: StandIn, store: VectorStore) -> None:
     await store.put("alice", [point(n) for n in range(1, 251)])
-    assert [len(body["points"]) for method, path, _, body in server.sent if (method, path) == ("PUT", "/points")] == [
-        100,
-        100,
-        50,
-    ]
+    assert [len(body["points"]) for method, path, _, body in server.sent if is_write(method, path)] == [100, 100, 50]
 
 
 # what became of a write whose answer was lost
@@ -325,9 +203,10 @@ def timed_out() -> Exception:
     return httpx.ReadTimeout("no answer")
 
 
-@pytest.mark.parametrize(
-    "answer", [timed_out(), httpx.Response(500), httpx.Response(408), httpx.Response(200, text="<html>proxy</html>")]
-)
+UNHEARD = (timed_out(), httpx.Response(500), httpx.Response(408), httpx.Response(200, text="<html>a proxy's page</html>"))
+
+
+@pytest.mark.parametrize("answer", UNHEARD)
 async def test_a_write_that_happened_unheard_is_recognised(server: StandIn, store: VectorStore, answer: Any) -> None:
     server.late = on("PUT", "/points", answer)
     assert await store.put("alice", [point(1)], expect=ABSENT) == [PutOutcome.WRITTEN]
@@ -335,7 +214,7 @@ async def test_a_write_that_happened_unheard_is_recognised(server: StandIn, stor
     assert await store.patch("alice", number(1), {"state": "live"}, expect=0) is True
     server.late = on("POST", "/points/delete", answer)
     assert await store.delete("alice", [number(1)]) == 1
-    writes = [path for method, path, *_ in server.sent if method == "PUT" or path in ("/points/payload", "/points/delete")]
+    writes = [path for method, path, *_ in server.sent if is_write(method, path)]
     assert writes == ["/points", "/points/payload", "/points/delete"]
 
 
@@ -405,6 +284,8 @@ TABLE = (
     (status(408), StoreUnavailable),
     (httpx.Response(200, text="<html>a proxy's page</html>"), StoreUnavailable),
     (httpx.Response(200, json={"result": {"count": "many"}}), StoreUnavailable),
+    (httpx.Response(200, content=b"\xff\xfe\xfd"), StoreUnavailable),
+    (httpx.Response(200, json={"time": 0, "status": "ok"}), StoreUnavailable),
     (httpx.ConnectError("refused"), StoreUnavailable),
     (httpx.ConnectTimeout("slow"), StoreUnavailable),
     (httpx.ReadTimeout("slow"), StoreUnavailable),
@@ -479,7 +360,7 @@ async def test_a_collection_that_is_not_ours_is_refused(server: StandIn, metadat
 
 async def test_an_index_of_another_type_is_refused(server: StandIn) -> None:
     await (await connect(server)).close()
-    info = _plain(await server.oracle.get_collection("pre-memories"))
+    info = plain(await server.oracle.get_collection("pre-memories"))
     info["payload_schema"] = {"source": {"data_type": "integer", "points": 0}}
     server.fault = on("GET", "", httpx.Response(200, json={"result": info, "status": "ok", "time": 0}))
     with pytest.raises(StoreError, match="source"):

@@ -16,7 +16,8 @@ from qdrant_client import AsyncQdrantClient
 
 from consolidator.errors import StoreError
 from consolidator.ports import AnyOf, Empty, Equals, Ids, Leg, Not, Point, Range, Storage, Where
-from consolidator.testing.store_contract import BANKS, DIMENSION, NOON, SPECS, VectorStoreContract, every_id, number
+from consolidator.testing.store_cases import BANKS, DIMENSION, NOON, SPECS, every_id, number
+from consolidator.testing.store_contract import VectorStoreContract
 from consolidator.testing.stores import open_memory
 from consolidator_providers.edge import EdgeStorage, open_edge
 from consolidator_providers.qdrant import open_qdrant

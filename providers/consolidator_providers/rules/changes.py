@@ -26,21 +26,35 @@ from consolidator_providers.rules.matching import (
 from consolidator_providers.rules.sentences import MAX_WORDS, bare, clauses, count, shorten
 
 ENDED = re.compile(
-    r"\b(?:no longer|no more|gave up|(?:have |has |['’]ve )?given up|stopped|quit|cancell?ed|switched from|sold|left|"
-    r"back (?:at|to|in|on)|not (?:being |running |doing |going |buying |coming |\w+ing ))(?: a| the| my| being| strictly| fully| learning| to)*\s*"
-    r"(?P<object>[^,.;!?]*)",
+    r"\b(?:no longer|no more|gave up|(?:have |has |['\u2019]ve )?given up|stopped|quit|cancell?ed|switched from|sold|left|"
+    r"back (?:at|to|in|on)|not \w+ing )(?: a| the| my| being| strictly| fully| learning| to)*\s*(?P<object>[^,.;!?]*)",
     re.IGNORECASE,
 )
-ANY_MORE = re.compile(r"\b(?:don['’]t|do not|does not|doesn['’]t|not)\s+(?P<object>[^,.;!?]*?)\s*any ?more\b", re.IGNORECASE)
-AGAIN = re.compile(r"(?P<object>\b\w+ing)\s+again\b", re.IGNORECASE)
+ANY_MORE = re.compile(
+    r"\b(?:don['\u2019]t|do not|does not|doesn['\u2019]t|not)\s+(?P<object>[^,.;!?]*?)\s*any ?more\b", re.IGNORECASE
+)
+AGAIN = re.compile(r"(?P<object>\b\w+ing\b[^,.;!?]{0,40}?)\s+again\b", re.IGNORECASE)
 NO_MORE = re.compile(r"not any ?more\b", re.IGNORECASE)
 LATER = re.compile(r"\s(?:before|since|because|after|for|until|and|all) .*", re.DOTALL)
-QUOTED = re.compile(r'(?P<lead>[^"]*(?:(?:asked|in reply to) "[^"]*": )?)"(?P<said>.*)"', re.DOTALL)
-FELL_THROUGH = re.compile(r"\b(?:fell through|never went|never happened|didn['’]t happen|not happening|called off|cancell?ed|(?:is|was|are) off\b)", re.IGNORECASE)
-NOW = re.compile(r"\b(?:now|these days|from now on|nowadays|instead|at present|currently|since|has changed)\b", re.IGNORECASE)
+QUOTED = re.compile(r'(?P<lead>[^"]*(?:(?:asked|in reply to) "[^"]*": )?)"(?P<said>[^"]*)"', re.DOTALL)
+FELL_THROUGH = re.compile(
+    r"\b(?:fell through|never went|never happened|didn['\u2019]t happen|not happening|called off|cancell?ed|"
+    r"(?:is|was|are) off\b)",
+    re.IGNORECASE,
+)
+NOW = re.compile(r"\b(?:now|these days|from now on|nowadays|instead|at present|currently|has changed)\b", re.IGNORECASE)
 MOVED = re.compile(r"\bmoved (?:to|into|in with|from)\b", re.IGNORECASE)
-HOME = re.compile(r"\b(?:lives? in|living in|moved (?:to|into)|rents? (?:an?|the)|(?:rent|flat|room|apartment|house) in|(?:my|'s) (?:flat|room|apartment|house))\b", re.IGNORECASE)
-PLAN = re.compile(r"\b(?:want|wants|plan|plans|planning|going to|signed up|booked|offer|on for|let['’]?s|will|['’]ll|['’]re|i['’]m in|next|concert|trip)\b", re.IGNORECASE)
+HOME = re.compile(
+    r"\b(?:lives? in|living in|moved (?:to|into)|rents? (?:an?|the)|(?:rent|flat|room|apartment|house) in|"
+    r"(?:my|'s) (?:flat|room|apartment|house))\b",
+    re.IGNORECASE,
+)
+PLAN = re.compile(
+    r"\b(?:wants?|plan|plans|planning|going to|signed up|booked|offer|on for|"
+    r"let['\u2019]?s|will|['\u2019]ll|['\u2019]re|i['\u2019]m in|next|concert|trip)\b",
+    re.IGNORECASE,
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
@@ -70,7 +84,7 @@ def effect(claim: Claim, old_text: str, near: float | None) -> Effect | None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Why a claim is a new state of the same thing, how sure that is, the content words that name the thing, and the words that tell of it."""
+    """Why a claim is a new state of the same thing, how sure that is, the content words of the thing, and the cue."""
 
     reason: str
     rank: float
@@ -82,12 +96,13 @@ def _changed(claim: Claim, new: Statement, old: Statement, old_text: str) -> Cha
     shared = shared_topic(new, old)
     weight = words.jaccard(new.topic, old.topic) - (0.3 if strangers(new, old) else 0.0)
     if ended := _ended(claim, old, shared):
-        return Change(f'a change: "{ended[0]}"', weight + 0.3, ended[1], " ".join(ended[0].split()[:2]) if ended[0] in claim.text else "")
+        cue = " ".join(ended[0].split()[:2]) if ended[0] in claim.text else ""
+        return Change(f'a change: "{ended[0]}"', weight + 0.3, ended[1], cue)
     if (fell := FELL_THROUGH.search(claim.body)) and PLAN.search(old.said) and shared:
         return Change("a plan fell through", weight + 0.2, shared, fell[0])
     if MOVED.search(claim.body) and (home := HOME.search(old.said)) and new.who == (old.who or new.who):
         return Change("a new home", weight + 0.2, roots(home[0]))
-    if new.denied == old.denied and _other_value(claim, new, old, shared):
+    if _other_value(claim, new, old, shared):
         return Change("a new value for the same thing", weight + 0.1, shared)
     return None
 
@@ -108,9 +123,10 @@ def _ended(claim: Claim, old: Statement, shared: frozenset[str]) -> tuple[str, f
 
 def _other_value(claim: Claim, new: Statement, old: Statement, shared: frozenset[str]) -> bool:
     cue = bool(NOW.search(claim.body))
-    if new_value(new, old) and shared and (cue or _mostly(new, old) or (shared_verb(new, old) and _weekdays(new, old))):
+    one_thing = cue or _mostly(new, old) or (shared_verb(new, old) and _weekdays(new, old))
+    if shared and one_thing and (cue or new.denied == old.denied) and new_value(new, old, figures_only=not cue):
         return len(shared) >= 2 or not cue or shared_verb(new, old)
-    return cue and shared_verb(new, old) and len(shared) >= 2 and new.values != old.values
+    return cue and new.denied == old.denied and shared_verb(new, old) and len(shared) >= 2 and new.values != old.values
 
 
 def _mostly(new: Statement, old: Statement) -> bool:
@@ -124,7 +140,7 @@ def _weekdays(new: Statement, old: Statement) -> bool:
 
 
 def journey(claim: Claim, old_text: str, found: Change) -> str:
-    """The new state with the last state before it, within the limit; "" where no clause of the old one that names the thing fits."""
+    """The new state with the last state before it; "" where no clause of the old one names the thing and fits."""
     old = BEFORE.sub("", old_text)
     match = ATTRIBUTED.match(old)
     if match and claim.speaker == match["who"]:
@@ -145,13 +161,13 @@ def _shorter(claim: Claim, cue: str) -> list[str]:
 
 
 def _about(text: str, limit: int, thing: frozenset[str]) -> str:
-    """A statement, or the head or one clause of it, of at most `limit` words and naming the thing; a quotation keeps its marks."""
+    """A statement, its head or one clause of it, of at most `limit` words and naming the thing; a quotation keeps its marks."""
     if count(text) <= limit:
         return text
     quoted = QUOTED.fullmatch(text)
     lead, said, mark = (quoted["lead"], quoted["said"], '"') if quoted else ("", text, "")
     room = limit - count(lead)
     parts = [shorten(said, room), *(clauses(said) if thing else ())]
-    fitting = (part.rstrip(" ,;:") for part in parts if 2 < count(part) <= room and (not thing or thing & roots(f"{lead} {part}")))
-    head = next(fitting, "")
+    fitting = (part for part in parts if 2 < count(part) <= room and (not thing or thing & roots(f"{lead} {part}")))
+    head = next(fitting, "").rstrip(" ,;:")
     return f"{lead}{mark}{bare(head)}{mark}" if head else ""

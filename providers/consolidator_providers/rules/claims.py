@@ -15,12 +15,13 @@ from consolidator_providers.rules.durable import (
     CHANGE_OR_DATE,
     DANGLING,
     GREETING,
-    OBJECT,
     PREFERENCE,
     REQUEST,
     dangling,
+    has_verb,
     judge,
     opens_with_subject,
+    starts_in_the_air,
 )
 from consolidator_providers.rules.lexicon import HEDGE
 from consolidator_providers.rules.persons import in_third_person, speaks_of_itself
@@ -31,11 +32,12 @@ ROOM = 26  # words of a span; the rest is for the speaker and a resolved date
 JOINED = 22  # words up to which neighbours are one statement
 QUESTION_WORDS = 12  # of what another speaker asked before
 REMARK_WORDS = 8  # of what another speaker said before
-LONE = 3.0  # score from which a statement that opens with a pronoun is kept without what it points at
+LONE = 4.0  # score from which a statement that opens with a pronoun is kept without what it points at
 CONFIDENCE = {"hedged": 0.5, "stated": 0.6, "changed": 0.75, "corrected": 0.85}  # what a statement is worth
 REPEATED = 0.1  # added by each repetition, up to 0.9
-NAME = re.compile(r"[\w][\w .'’-]{0,47}")
-DENIAL = re.compile(r"(?:no|nope|yes|yeah)\b", re.IGNORECASE)
+NAME = re.compile(r"[\w][\w .'\u2019-]{0,47}")
+ENDING = re.compile(r"\b(?:gave up|given up|stopped|no longer|quit|cancell?ed)\b", re.IGNORECASE)
+DENIAL = re.compile(r"(?:no|nope)\b", re.IGNORECASE)
 OTHERS = re.compile(r"\b(?:we|us|our|you|your)\b", re.IGNORECASE)
 PRONOUN = re.compile(r"\b(?:it|he|she|they|that|this|these|those|them|her|his|their|its|there|here|one|both)\b", re.IGNORECASE)
 
@@ -83,6 +85,7 @@ class _Span:
     leans: bool  # on what was said before it
     first: int  # positions in the memory
     last: int
+    statement: bool = True  # False: a question or a request stands in it, so that it can only be quoted
 
     @property
     def text(self) -> str:
@@ -139,8 +142,9 @@ def _spans(said: Sequence[str], *, answer: bool) -> tuple[list[_Span], str]:
             reasons.append(verdict.reason)
             continue
         span = _Span((sentence,), verdict.score, dangling(sentence), at, at)
-        if count(sentence) < 4 and at + 1 < len(plain) and "?" not in plain[at + 1] and "⟦⟧" not in plain[at + 1] and count(plain[at + 1]) < JOINED:
-            span = _Span((sentence, plain[at + 1]), verdict.score, span.leans, at, at + 1)
+        following = plain[at + 1] if at + 1 < len(plain) else ""
+        if count(sentence) < 4 and 0 < count(following) < JOINED and "?" not in following and "⟦⟧" not in following:
+            span = _Span((sentence, following), verdict.score, span.leans, at, at + 1)
         if spans and spans[-1].last == at - 1 and _joins(spans[-1], span):
             spans[-1] = _joined(spans[-1], span)
         else:
@@ -153,12 +157,14 @@ def _joins(one: _Span, other: _Span) -> bool:
     if other.leans:
         return together <= ROOM
     taste, dated = (bool(PREFERENCE.search(one.text)), bool(PREFERENCE.search(other.text))), (one, other)
-    apart = taste[0] != taste[1] and CHANGE_OR_DATE.search(dated[taste[0]].text)
+    ended = ENDING.search(one.text) or ENDING.search(other.text)
+    apart = ended or (taste[0] != taste[1] and CHANGE_OR_DATE.search(dated[taste[0]].text))
     return together <= JOINED and not one.leans and not apart
 
 
 def _joined(one: _Span, other: _Span) -> _Span:
-    return _Span((*one.parts, *other.parts), one.score + other.score, one.leans, one.first, other.last)
+    statement = one.statement and other.statement
+    return _Span((*one.parts, *other.parts), one.score + other.score, one.leans, one.first, other.last, statement)
 
 
 def _with_context(span: _Span, said: Sequence[str]) -> _Span:
@@ -167,7 +173,8 @@ def _with_context(span: _Span, said: Sequence[str]) -> _Span:
     usable = before and "⟦⟧" not in before and not GREETING.match(before) and count(before) + count(span.text) <= ROOM
     if not span.leans or not usable:
         return span
-    return _Span((before, *span.parts), span.score, dangling(before) or before.endswith("?") or bool(REQUEST.match(before)), span.first - 1, span.last)
+    statement = not (before.endswith("?") or REQUEST.match(before))
+    return _Span((before, *span.parts), span.score, dangling(before), span.first - 1, span.last, statement)
 
 
 def _best(spans: list[_Span]) -> list[_Span]:
@@ -177,17 +184,16 @@ def _best(spans: list[_Span]) -> list[_Span]:
 
 def _claim(shown: ShownMemory, span: _Span, context: Context | None) -> Claim | None:
     memory, speaker = shown.memory, speaker_of(shown.memory)
-    near = context and (span.first == 0 or (context.asks and span.first == 1))
-    asked = context if near and speaker and span.leans else None
-    if asked and not asked.asks and not OBJECT.search(span.text):
-        asked = None
+    near = context is not None and (span.first == 0 or (context.asks and span.first == 1))
+    open_start = starts_in_the_air(span.text) or (context is not None and context.asks and not has_verb(span.parts[0]))
+    asked = context if near and speaker and span.leans and open_start else None
     room = min(ROOM, MAX_WORDS - count(asked.remark) - 5) if asked else ROOM
     body = _within(span.text, room)
     if not body and asked:
         asked, body = None, _within(span.text, ROOM)
     if not body or (span.leans and not asked and len(span.parts) == 1 and span.score < LONE and DANGLING.match(body)):
         return None
-    text = _put(body, speaker, memory, asked, span.leans)
+    text = _put(body, speaker, memory, asked, span.leans or not span.statement)
     if text is None:
         return None
     return Claim(
@@ -225,7 +231,8 @@ def _put(body: str, speaker: str | None, memory: Memory, asked: Context | None, 
 def _impersonal(body: str) -> str | None:
     """A sentence about somebody or something that it names first, without any person left open; else None."""
     pointing = PRONOUN.search(body) or OTHERS.search(body)
-    return body if opens_with_subject(body) and not pointing and '"' not in body else None
+    addressed = re.match(r"\w+,", body)
+    return body if opens_with_subject(body) and not addressed and not pointing and '"' not in body else None
 
 
 def fits(text: str) -> bool:

@@ -9,13 +9,15 @@ from consolidator import words
 from consolidator_providers.rules.lexicon import MONTH, WEEKDAY
 from consolidator_providers.rules.matching import ATTRIBUTED, BEFORE, DATED
 
+SPOKEN = 2000  # characters; what is longer is a document, and corrects nobody
 REPAIR = re.compile(
-    r"\b(?:no wait|wait, no|sorry|correct\w*|let me get it right|i (?:had|got) it wrong|i said|i told you|i meant|actually|isn['’]t|not)\b",
+    r"\b(?:no wait|wait, no|sorry|correct\w*|let me get it right|i (?:had|got) it wrong|i said|i told you|i meant|actually|"
+    r"isn['\u2019]t|not)\b",
     re.IGNORECASE,
 )
 FIGURE = rf"(?:the )?(?:\d[\d.,:]*\d|\d)(?:st|nd|rd|th)?(?: of (?:{MONTH}))?|(?:{WEEKDAY})s?"
 NAME = r"[A-Z][a-z]\w+"
-LINK = "it['’]s|it is|it was|he['’]s|she['’]s|they['’]re"
+LINK = "it['\u2019]s|it is|it was|he['\u2019]s|she['\u2019]s|they['\u2019]re"
 AT = "(?: called| named| on| at| in| from)?"
 NUMBER = re.compile(rf"\d[\d.,:]*\d|\d|\b(?:{WEEKDAY})s?\b", re.IGNORECASE)
 TOLD = re.compile(r"\b(?:I|we) (?:said|told you|wrote) (?P<told>[^.;!?]*?)[.;!?,]\s+(?P<rest>.+)", re.DOTALL)
@@ -24,7 +26,7 @@ ORDINAL = r"(?P<ordinal>st|nd|rd|th)?"
 
 def _forms(value: str) -> tuple[re.Pattern[str], ...]:
     return (
-        re.compile(rf"(?:\bnot|isn['’]t|wasn['’]t|aren['’]t){AT} (?P<old>{value}),? (?:but|{LINK}){AT} (?P<new>{value})"),
+        re.compile(rf"(?:\bnot|(?:is|was|are)n['\u2019]t){AT} (?P<old>{value}),? (?:but|{LINK}){AT} (?P<new>{value})"),
         re.compile(rf"\b(?P<new>{value})[^.;!?\d]{{0,24}}?,? (?:and )?not{AT} (?P<old>{value})\b"),
     )
 
@@ -42,7 +44,7 @@ class Swap:
 
 def swap_in(text: str) -> Swap | None:
     """The wrong and the right value of an explicit correction; None where either is unclear."""
-    if not REPAIR.search(text):
+    if len(text) > SPOKEN or not REPAIR.search(text):
         return None
     for form in FORMS:
         match = form.search(text)
@@ -94,7 +96,7 @@ def _ending(digits: str) -> str:
 
 
 def beside(text: str, swap: Swap) -> str:
-    """The text without the sentences that make the correction; a clause after its last value that opens with a name is kept, and a mark stands where one was."""
+    """The text with a mark for each sentence that makes the correction; a clause after it that opens with a name is kept."""
     return " ".join(_beside(sentence, swap) for sentence in words.sentences(text))
 
 

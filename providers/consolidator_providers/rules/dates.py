@@ -10,8 +10,10 @@ from consolidator_providers.rules.lexicon import PAST, SMALL_NUMBERS, WEEKDAY, W
 
 Resolver = Callable[[re.Match[str], date], str | None]
 
-FUTURE = re.compile(r"\b(?:will|shall|going to|next|tomorrow|plan\w*)\b|['’]ll\b|['’](?:re|m)\s+(?:not\s+)?\w+ing\b", re.IGNORECASE)
-PRESENT_PERFECT = re.compile(r"(?:\b(?:have|has|is|are|am|be)|['’](?:ve|s|re|m))\s+(?:\w+ly |just |already )?\w+")
+FUTURE = re.compile(
+    r"\b(?:will|shall|going to|next|tomorrow|plan\w*)\b|['\u2019]ll\b|['\u2019](?:re|m)\s+(?:not\s+)?\w+ing\b", re.IGNORECASE
+)
+PRESENT_PERFECT = re.compile(r"(?:\b(?:have|has|is|are|am|be)|['\u2019](?:ve|s|re|m))\s+(?:\w+ly |just |already )?\w+")
 WORD = re.compile(r"[a-z']+")
 COUNT = "|".join([*SMALL_NUMBERS, r"\d{1,2}"])
 
@@ -104,9 +106,9 @@ RULES: tuple[tuple[re.Pattern[str], Resolver], ...] = (
     _rule(r"(?<!after )\btomorrow\b(?! \()", _shifted(1)),
     _rule(r"\ba week today\b", _shifted(7)),
     _rule(r"(?<!week )\b(?:today|this (?:morning|afternoon|evening)|tonight)\b", _shifted(0)),
-    _rule(rf"\blast ({WEEKDAY})\b(?!['’])", _last),
-    _rule(rf"\bnext ({WEEKDAY})\b(?!['’])", _next),
-    _rule(rf"(?<=\bon )({WEEKDAY})\b(?!['’]| the \d| \d| morning)", _on),
+    _rule(rf"\blast ({WEEKDAY})\b(?!['\u2019])", _last),
+    _rule(rf"\bnext ({WEEKDAY})\b(?!['\u2019])", _next),
+    _rule(rf"(?<=\bon )({WEEKDAY})\b(?!['\u2019]| the \d| \d| morning)", _on),
     _rule(rf"\bin ({COUNT}) (days?|weeks?|months?|years?)\b(?! time)", lambda match, when: _span(match, when, 1)),
     _rule(rf"\b({COUNT}) (days?|weeks?|months?|years?) ago\b", lambda match, when: _span(match, when, -1)),
     _rule(r"\blast (week|weekend)\b(?! (?:in|of|before)\b)", _week),

@@ -11,14 +11,13 @@ from consolidator_providers.rules.lexicon import GENERIC, MONTH, PRESENT, WEEKDA
 
 BEFORE = re.compile(r"\s*\(before: .*\)$", re.DOTALL)
 ATTRIBUTED = re.compile(r'^(?P<who>[^":]{1,60}?)(?:, (?:(?:asked|in reply to) "(?P<asked>[^"]*)"))?: "(?P<said>.*)"$', re.DOTALL)
-DATED = re.compile(r"\s*[\[(](?:about |the week(?:end)? before )?(?:\d{1,2} )?(?:(?:%s) )?\d{4}[\])]" % MONTH, re.IGNORECASE)
+DATED = re.compile(rf"\s*[\[(](?:about |the week(?:end)? before )?(?:\d{{1,2}} )?(?:(?:{MONTH}) )?\d{{4}}[\])]", re.IGNORECASE)
 VALUE = re.compile(rf"\b\d[\d.,:]*(?:st|nd|rd|th)?\b|\b(?:{WEEKDAY})s?\b|\b(?:{MONTH})\b", re.IGNORECASE)
-TOKEN = re.compile(r"[^\W_]+(?:[.,:'’-][^\W_]+)*")
+TOKEN = re.compile(r"[^\W_]+(?:[.,:'\u2019-][^\W_]+)*")
 
 SAME_BY_WORDS = 0.6  # share of content words from which two statements are one, without vectors
 SAME_WITH_VECTORS = 0.5  # the same, where the vectors are near as well
 NEAR = 0.6  # cosine
-CONTAINED = 0.85  # share of the shorter one's content words that the longer one holds
 
 
 def root(word: str) -> str:
@@ -47,7 +46,7 @@ class Statement:
     @property
     def topic(self) -> frozenset[str]:
         """Content words that can show that two statements are about one thing."""
-        return frozenset(stem for stem in self.stems if stem not in GENERIC and not stem[0].isdigit() and len(stem) > 2)
+        return frozenset(stem for stem in self.stems if len(stem) > 2 and stem not in GENERIC and not stem[0].isdigit())
 
 
 @lru_cache(maxsize=4096)
@@ -113,11 +112,11 @@ def _names(one: Statement) -> frozenset[str]:
 def _alike(less: Statement, more: Statement, near: float | None) -> bool:
     if len(less.topic) < 2:
         return less.stems == more.stems and bool(less.stems)
+    if not less.topic <= more.stems:
+        return False
     shared = words.jaccard(less.stems, more.stems)
-    if shared >= (SAME_WITH_VECTORS if near is not None and near >= NEAR else SAME_BY_WORDS):
-        return True
-    held = len(less.stems & more.stems) / len(less.stems)
-    return len(less.topic & more.topic) >= 3 and held >= CONTAINED
+    enough = SAME_WITH_VECTORS if near is not None and near >= NEAR else SAME_BY_WORDS
+    return shared >= enough or len(less.topic) >= 3
 
 
 def strangers(claim: Statement, old: Statement) -> bool:
@@ -136,13 +135,17 @@ def shared_verb(one: Statement, other: Statement) -> bool:
 VERB_STEMS = frozenset(root(verb) for verb in PRESENT)
 
 
-def new_value(claim: Statement, old: Statement) -> bool:
-    """Whether both say one thing with different values in the same place: "on nights at the yard", "on days at the yard"."""
+def new_value(claim: Statement, old: Statement, *, figures_only: bool) -> bool:
+    """Whether both have different values in the same place: "on nights at the yard", "on days at the yard".
+
+    `figures_only`: numbers, months and weekdays, for statements that say by no word that something changed.
+    """
     ours, theirs = _slots(claim.said), _slots(old.said)
     return any(
         value not in old_values and not (ours.get(place, set()) & old_values)
         for place, old_values in theirs.items()
         for value in ours.get(place, ())
+        if not figures_only or VALUE.fullmatch(value)
     )
 
 

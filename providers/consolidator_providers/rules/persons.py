@@ -15,7 +15,7 @@ from consolidator_providers.rules.lexicon import (
     UNSAFE_PERSON,
 )
 
-TOKEN = re.compile(r"[\w'’-]+|[^\w\s]+|\s+")
+TOKEN = re.compile(r"[\w'\u2019-]+|[^\w\s]+|\s+")
 COORDINATED = re.compile(r"\b(?:and|or|but|then)\s+(?:\w+ly\s+|always\s+|never\s+)?([a-z]+)\b")
 SUBJECT = frozenset({"i", *CONTRACTED})
 
@@ -34,7 +34,7 @@ def in_third_person(sentence: str, speaker: str) -> str | None:
         if skip:
             skip -= 1
             continue
-        lower = token.lower().replace("’", "'")
+        lower = token.lower().replace("\u2019", "'")
         if lower in SUBJECT:
             turned = _subject(tokens, at, speaker)
             if turned is None:
@@ -45,7 +45,7 @@ def in_third_person(sentence: str, speaker: str) -> str | None:
         else:
             told.append(_possessive(token, lower, speaker))
     result = "".join(told)
-    if (present and _mixed(sentence)) or re.search(r"\bi['’]", result, re.IGNORECASE):
+    if (present and _mixed(sentence)) or re.search(r"\bi['\u2019]", result, re.IGNORECASE):
         return None
     return result
 
@@ -58,7 +58,7 @@ def _possessive(token: str, lower: str, speaker: str) -> str:
 
 def _subject(tokens: list[str], at: int, speaker: str) -> tuple[list[str], int, bool] | None:
     """The words for "I" and its verb, how many tokens they replace after the first, and whether the verb is present."""
-    token = tokens[at].lower().replace("’", "'")
+    token = tokens[at].lower().replace("\u2019", "'")
     before = "".join(tokens[max(0, at - 2) : at]).strip().lower()
     if before in ("and", "or", "nor"):  # "Idris and I": the verb is a plural; a new clause looks the same, so neither is touched
         return None if not _clause_before(tokens, at) else _verb(tokens, at, speaker, token)
@@ -67,7 +67,7 @@ def _subject(tokens: list[str], at: int, speaker: str) -> tuple[list[str], int, 
 
 def _clause_before(tokens: list[str], at: int) -> bool:
     """Whether a comma or a first person stands before this "and I": then a new clause begins, not a pair of persons."""
-    earlier = [token.lower().replace("’", "'") for token in tokens[:at]]
+    earlier = [token.lower().replace("\u2019", "'") for token in tokens[:at]]
     return any(token in SUBJECT for token in earlier) or "," in earlier[-4:]
 
 
@@ -76,12 +76,13 @@ def _verb(tokens: list[str], at: int, speaker: str, token: str) -> tuple[list[st
         return [speaker, " ", CONTRACTED[token]], 0, token != "i'll"
     taken: list[str] = []
     for offset, follower in enumerate(tokens[at + 1 :], start=1):
-        lower = follower.lower().replace("’", "'")
+        lower = follower.lower().replace("\u2019", "'")
         if follower.isspace() or lower in ADVERB:
             taken.append(follower)
             continue
         verb = _conjugated(lower)
-        return None if verb is None else ([speaker, *taken, verb], offset, lower in PRESENT or lower in ("am", "have", "do", "don't"))
+        present = lower in PRESENT or lower in ("am", "have", "do", "don't")
+        return None if verb is None else ([speaker, *taken, verb], offset, present)
     return None
 
 

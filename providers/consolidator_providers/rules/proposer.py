@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from consolidator.actions import SPARE_ACTIONS
 from consolidator.models import Memory, Vector
-from consolidator.proposals import Action, Batch, NothingDurable, Proposal, ShownMemory, UpdateKind
+from consolidator.proposals import Action, Batch, Candidate, NothingDurable, Proposal, ShownMemory, UpdateKind
 from consolidator_providers.rules.changes import Effect, effect
 from consolidator_providers.rules.claims import CONFIDENCE, REPEATED, Claim, Heard, context_of, fits, listen
 from consolidator_providers.rules.corrections import Swap, beside, corrected, swap_in
@@ -68,7 +68,7 @@ async def open_rules(**settings: object) -> RuleProposer:
 
 def propose(batch: Batch) -> Proposal:
     """What the rules make of a batch: one action a statement, every memory cited or declared."""
-    drafts = [_Draft(c.alias, c.observation.text, c.observation.text, c.observation.confidence, c.vector) for c in batch.candidates]
+    drafts = [_candidate(candidate) for candidate in batch.candidates]
     silent: list[Heard] = []
     spare = SPARE_ACTIONS
     for at, shown in enumerate(batch.memories):
@@ -82,6 +82,10 @@ def propose(batch: Batch) -> Proposal:
                 _place(claim, drafts)
         silent += [] if kept else [one]
     return _proposal(drafts, silent)
+
+
+def _candidate(shown: Candidate) -> _Draft:
+    return _Draft(shown.alias, shown.observation.text, shown.observation.text, shown.observation.confidence, shown.vector)
 
 
 def _proposal(drafts: Sequence[_Draft], silent: Sequence[Heard]) -> Proposal:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from consolidator import words
 from consolidator.actions import clean
+from consolidator_providers.rules.durable import has_verb
 
 MAX_WORDS = 30
 MAX_TEXT = 400
@@ -14,18 +16,31 @@ ABBREVIATED = re.compile(r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|St|Prof|Sr|Jr|No|vs|approx
 WIDE_END = re.compile(r"(?<=[。！？])")
 # Long quotations are other people's words, not the speaker's statement.
 QUOTATION = re.compile(r'"[^"]{20,}(?:"|$)|“[^”]{20,}(?:”|$)|«[^»]{20,}(?:»|$)', re.DOTALL)
+INTERJECTION = (
+    "and|but|so|well|oh|aw|aww|ah|ooh|wow|hey|hi|hello|yes|yeah|yep|no|nope|right|i know|ha|haha|okay|ok|sure|also|me|lovely|"
+    "listen|oh dear|then|noted|anyway|actually|sorry|look|honestly|luckily|thanks|naturally|of course|by the way|i mean|you know|"
+    "hang on|no wait|wait|to be honest|on top of that|either way|in fact|guess what|apart from that|before i forget|"
+    r"one correction|(?:good|bad|sad|great|big) news(?: from us)?"
+)
+GOING_ON = r"i|my|we|(?:i|we)['\u2019]\w+|our|it|it['\u2019]s|he|she|they|the|from|there|then|yes|no|guess|also|now|before"
 LEAD = re.compile(
-    r"(?:(?:and|but|so|well|oh|ah|ooh|wow|hey|hi|hello|yes|yeah|yep|no|nope|right|i know|ha|haha|okay|ok|sure|also|me|lovely|listen|poor you|oh dear|then|noted|anyway|actually|"
-    r"sorry|look|listen|honestly|luckily|thanks|naturally|of course|by the way|i mean|you know|hang on|no wait|wait|"
-    r"to be honest|on top of that|either way|in fact|guess what|apart from that|before i forget|sad news from us|one correction|now the big one)\b\s*[,!.:;…-]+\s*"
-    r"|you know (?:that )?(?=i\b)|then (?=[A-Z])"
-    r"|(?:and|but|so)\s+(?=(?:i|i['’]\w+|my|we|we['’]\w+|our|it|it['’]s|he|she|they|the|from|there|then|yes|no|guess|also|now|before)\b)"
-    r"|(?:and|but)\s+(?=[A-Z]))+",
+    rf"(?:(?:{INTERJECTION})\b\s*[,!.:;…-]+\s*|you know (?:that )?(?=i\b)|then (?=[A-Z])"
+    rf"|(?:and|but|so)\s+(?=(?:{GOING_ON})\b)|(?:and|but)\s+(?=[A-Z]))+",
     re.IGNORECASE,
 )
-TAIL = re.compile(r",\s*(?:by the way|too|i(?:'|’)m afraid|you know|though|i really mean it|it(?:'|’)s true)(?=[.!]?$)", re.IGNORECASE)
-BORDER = re.compile(r"\s*(?:[;:–—]|,(?=\s)|\s-\s)\s*|\s+(?=(?:and|but|so|because|which|although|while)\s)", re.IGNORECASE)
-HANGING = re.compile(r"(?:(?<!now )\b(?:and|but|or|so|because|which|that|if|when|although|while|the|a|an|to|of|for|with|in|on|at|not|no|by|from|my|is|was)\s*)+$", re.IGNORECASE)
+TAIL = re.compile(
+    r",\s*(?:by the way|too|i['\u2019]m afraid|you know|though|i really mean it|it['\u2019]s true)(?=[.!]?$)", re.IGNORECASE
+)
+BORDER = re.compile(
+    r"\s*(?:[;:–—]|,(?=\s)|\s-\s)\s*"
+    r"|\s+(?=(?:because|although|while|(?:and|but|so) (?:i|we|he|she|it|they|you|there|that)(?:['\u2019]\w+)?)\s)",
+    re.IGNORECASE,
+)
+HANGING = re.compile(
+    r"(?:(?<!now )\b(?:and|but|or|so|because|which|that|if|when|although|while|the|a|an|to|of|for|with|in|on|at|not|no|by|"
+    r"from|my|is|was)\s*)+$",
+    re.IGNORECASE,
+)
 CONDITION = re.compile(r"\b(?:if|unless|as long as|provided|only|until|except|without|nobody|not)\b", re.IGNORECASE)
 
 
@@ -63,7 +78,7 @@ def count(text: str) -> int:
 def clauses(sentence: str) -> list[str]:
     """The sentence cut at its clause borders; joined with a space they may lose a comma."""
     cuts = [0, *(match.end() for match in BORDER.finditer(sentence) if match.end() < len(sentence)), len(sentence)]
-    return [part for start, end in zip(cuts, cuts[1:], strict=False) if (part := sentence[start:end].strip())]
+    return [part for start, end in itertools.pairwise(cuts) if (part := sentence[start:end].strip())]
 
 
 def shorten(sentence: str, limit: int) -> str:
@@ -73,14 +88,20 @@ def shorten(sentence: str, limit: int) -> str:
     """
     if count(sentence) <= limit:
         return sentence
-    for match in reversed(list(BORDER.finditer(sentence))):
+    reach = len(" ".join(sentence.split()[: limit + 1]))
+    for match in reversed(list(BORDER.finditer(sentence, 0, reach))):
         head = HANGING.sub("", sentence[: match.start()].rstrip(" ,;:-–—")).rstrip(" ,;:-–—")
-        rest = sentence[match.end() :].split()
-        if 3 <= count(head) <= limit and not CONDITION.search(" ".join(rest[:4])):
+        rest = sentence[match.end() :].split(maxsplit=6)[:6]
+        if 3 <= count(head) <= limit and not CONDITION.search(" ".join(rest[:4])) and _whole(head, rest):
             return head
     return ""
 
 
+def _whole(head: str, rest: list[str]) -> bool:
+    """Whether the head can do without the rest: it has its verb, or the rest has none to lend it."""
+    return has_verb(head) or rest[:1] == ["to"] or not has_verb(" ".join(rest))
+
+
 def closed(text: str) -> str:
     """The text with a full stop, unless it has an end already."""
-    return text if not text or text[-1] in ".!?…。！？)\"'”’" else text.rstrip(" ,;:") + "."
+    return text if not text or text[-1] in ".!?…。！？)\"'”\u2019" else text.rstrip(" ,;:") + "."

@@ -1,0 +1,103 @@
+"""The application: its commands, its exit codes, its errors in one sentence.
+
+Exit codes: 0 done; 1 it failed; 2 wrong input; 3 there is no such thing; 4 something else holds it; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
+
+import typer
+
+from consolidator.errors import Conflict, ConsolidatorError, InvalidInput, NotFound, StoreLocked
+from consolidator_adapters.cli import demo, doctor, reading, writing
+from consolidator_adapters.cli.call import AsJson, BankId, Config, Debug, Folder, command
+
+ABOUT = """A memory for agents that consolidates: verbatim memories, evidence-linked observations, provable erasure.
+
+Start with [b]consolidator demo[/b]: it needs no key and no server."""
+USAGE_ERRORS = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+EXITS: tuple[tuple[type[Exception], int], ...] = ((InvalidInput, 2), (NotFound, 3), (StoreLocked, 4), (Conflict, 4))
+CHATTY = ("sentence_transformers", "transformers", "huggingface_hub", "torch", "httpx", "httpcore", "openai", "urllib3")
+
+app = typer.Typer(help=ABOUT, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+@app.callback()
+def options(
+    ctx: typer.Context, folder: Folder = None, config: Config = None, bank: BankId = None, json: AsJson = False,
+    debug: Debug = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=lambda v: _version(v))] = False,
+) -> None:
+    ctx.obj = {"folder": folder, "config": config, "bank": bank, "json": json, "debug": debug}
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from consolidator import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+START, USE, LOOK, ERASE = "Start", "Use", "Look", "Erase"
+for panel, work in (
+    (START, demo.demo), (START, writing.init), (START, doctor.doctor),
+    (USE, writing.retain), (USE, reading.recall), (USE, writing.consolidate),
+    (LOOK, reading.observations), (LOOK, reading.show), (LOOK, reading.history), (LOOK, reading.journal),
+    (LOOK, reading.sources), (LOOK, reading.parked), (LOOK, reading.stats),
+    (ERASE, writing.forget), (ERASE, writing.verify),
+):
+    app.command(work.__name__, rich_help_panel=panel)(command(work))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    _quieten(debug="--debug" in args)
+    try:
+        code = typer.main.get_command(app).main(args=args, prog_name="consolidator", standalone_mode=False)
+    except ConsolidatorError as error:
+        return _failed(args, error, str(error), next((code for kind, code in EXITS if isinstance(error, kind)), 1))
+    except USAGE_ERRORS as error:
+        return _failed(args, error, cast(Any, error).format_message(), 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its exit
+        return 1
+    except OSError as error:
+        return _failed(args, error, str(error), 1)
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _failed(args: Sequence[str], error: BaseException, message: str, code: int) -> int:
+    if "--debug" in args:
+        raise error
+    if "--json" in args:
+        told = {"error": {"type": type(error).__name__, "message": message}}
+        sys.stdout.write(json.dumps(told, ensure_ascii=False, indent=2) + "\n")
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    return code
+
+
+def _quieten(*, debug: bool) -> None:
+    """Our own warnings go to stderr; what vendors chat about does not belong to a command's answer."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if debug:
+        return
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)

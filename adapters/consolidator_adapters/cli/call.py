@@ -1,0 +1,160 @@
+"""What every command shares: its options, the two streams, the engine, and one JSON document instead of views."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from consolidator.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from consolidator.clock import Clock
+    from consolidator.config import Settings
+    from consolidator.engine import Bank, Engine
+
+EVERYWHERE = "Options of every command"
+Folder = Annotated[Path | None, typer.Option("--folder", "-f", help="Folder of the memory.", rich_help_panel=EVERYWHERE)]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings, a TOML file.", rich_help_panel=EVERYWHERE)]
+BankId = Annotated[str | None, typer.Option("--bank", "-b", help='Bank; else "default".', rich_help_panel=EVERYWHERE)]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=EVERYWHERE)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.", rich_help_panel=EVERYWHERE)]
+SHARED: dict[str, Any] = {"folder": Folder, "config": Config, "bank": BankId, "json": AsJson, "debug": Debug}
+PREFIX = re.compile(r"[0-9a-f][0-9a-f-]{3,34}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One run of a command. `out` carries answers, `err` progress and errors."""
+
+    folder: Path | None = None
+    config: Path | None = None
+    bank: str = "default"
+    json: bool = False
+    debug: bool = False
+    out: Console
+    err: Console
+
+    def settings(self) -> Settings:
+        """From the file, the variables, then the options. Raises InvalidSettings."""
+        from consolidator.config import load
+        from consolidator.errors import InvalidSettings
+
+        if self.config is not None and self.config.suffix != ".toml":
+            raise InvalidSettings(f"--config takes a TOML file, such as consolidator.toml; {self.config} is none")
+        if self.folder is not None and re.match(r"https?:/", str(self.folder)):
+            raise InvalidSettings("--folder takes a folder; name a Qdrant server in a TOML file and give that with --config")
+        settings = load(self.config)
+        return settings.model_copy(update={"folder": self.folder}) if self.folder is not None else settings
+
+    @asynccontextmanager
+    async def engine(self, settings: Settings | None = None, *, clock: Clock | None = None) -> AsyncIterator[Engine]:
+        from consolidator.clock import system_clock
+        from consolidator.engine import connect
+
+        async with connect(settings=settings or self.settings(), clock=clock or system_clock) as engine:
+            yield engine
+
+    @asynccontextmanager
+    async def memory(self, *, must_exist: bool = True) -> AsyncIterator[Bank]:
+        """The bank. With `must_exist`, a folder that is not there is not made by looking into it."""
+        settings = self.settings()
+        if must_exist and settings.store.kind == "edge" and not settings.folder.is_dir():
+            raise NotFound(f"there is no memory in {settings.folder}; `consolidator retain` makes one")
+        async with self.engine(settings) as engine:
+            yield engine.bank(self.bank)
+
+    def answer(self, value: object, view: Callable[[], RenderableType]) -> None:
+        """The value as JSON, or the view of it."""
+        if self.json:
+            self.document(value)
+        else:
+            self.out.print(view())
+
+    def document(self, value: object) -> None:
+        from consolidator.models import dump
+
+        sys.stdout.write(json.dumps(dump(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+    def progress(self) -> Progress:
+        """A bar on stderr; silent where that is no terminal."""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
+        return Progress(*columns, console=self.err, transient=True, disable=not self.err.is_terminal)
+
+
+def command(work: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A command of `work(call, ...)` that takes the shared options too, after its name as well as before it."""
+    own = list(inspect.signature(work, eval_str=True).parameters.values())[1:]
+
+    def run(ctx: typer.Context, **given: Any) -> None:
+        after = {name: given.pop(name) for name in SHARED}
+        told = {**(ctx.obj or {}), **{name: value for name, value in after.items() if value not in (None, False)}}
+        asyncio.run(work(call_of(told), **given))
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    first = inspect.Parameter("ctx", keyword, annotation=typer.Context)
+    mine = [parameter.replace(kind=keyword) for parameter in own]
+    others = [
+        inspect.Parameter(name, keyword, annotation=kind, default=False if name in ("json", "debug") else None)
+        for name, kind in SHARED.items()
+    ]
+    parameters = [first, *mine, *others]
+    run.__name__, run.__doc__ = work.__name__, work.__doc__
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def call_of(told: dict[str, Any]) -> Call:
+    plain = {"highlight": False, "markup": False, "emoji": False}
+    return Call(**{k: v for k, v in told.items() if v is not None}, out=Console(**plain), err=Console(stderr=True, **plain))
+
+
+def moment(told: str | None, option: str, *, end_of_day: bool = False) -> datetime | None:
+    """A time with its zone, or a date: its first instant in UTC, or its last. Raises InvalidInput."""
+    if told is None:
+        return None
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", told):
+            return datetime.combine(date.fromisoformat(told), time.max if end_of_day else time.min, tzinfo=UTC)
+        when = datetime.fromisoformat(told)
+    except ValueError:
+        raise InvalidInput(f'{option}: "{told}" is no time; write 2026-05-02 or 2026-05-02T14:30:00+02:00') from None
+    if when.tzinfo is None:
+        raise InvalidInput(f'{option}: "{told}" has no zone; write {told}Z for UTC, or {told}+02:00')
+    return when
+
+
+async def full_id(bank: Bank, told: str) -> str:
+    """The id that a unique beginning of it stands for. Raises NotFound, InvalidInput."""
+    told = told.strip().lower()
+    if not PREFIX.fullmatch(told) or _is_id(told):
+        return told
+    ids = {o.id for o in await bank.observations()} | {m.id for m in await bank.memories()}
+    ids |= {entry.observation_id for entry in await bank.journal(limit=100_000) if entry.observation_id}
+    found = sorted(id for id in ids if id.startswith(told))
+    if not found:
+        raise NotFound(f'bank "{bank.id}" has nothing whose id begins with {told}')
+    if len(found) > 1:
+        raise InvalidInput(f"{told} is the beginning of {len(found)} ids: {', '.join(found[:5])}; write more of it")
+    return found[0]
+
+
+def _is_id(told: str) -> bool:
+    try:
+        return bool(UUID(told))
+    except ValueError:
+        return False

@@ -1,0 +1,58 @@
+"""What the tests share: engines on every store that needs no server, with a clock that stands still."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from consolidator.config import Settings
+from consolidator.engine import Bank, Engine, connect
+from consolidator.ports import Proposer
+from consolidator.testing import HashEmbedder, ManualClock, ScriptedProposer
+
+Open = Callable[..., AbstractAsyncContextManager[Engine]]
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def script() -> ScriptedProposer:
+    return ScriptedProposer()
+
+
+@pytest.fixture
+def store_kind() -> str:
+    """The fake, which the contract suite holds to the same promises; end-to-end tests take the embedded store."""
+    return "memory"
+
+
+@pytest.fixture
+def open_engine(tmp_path: Path, store_kind: str, clock: ManualClock, script: ScriptedProposer) -> Open:
+    """Opens the same folder each time it is called."""
+
+    def opened(*, proposer: Proposer | None = None, **sections: object) -> AbstractAsyncContextManager[Engine]:
+        near = {"floor": -1}  # the hash embedder knows words alone: show every candidate
+        told = {"folder": tmp_path / "memory", "store": {"kind": store_kind}, "consolidation": near, **sections}
+        settings = Settings.model_validate(told)
+        return connect(settings=settings, clock=clock, embedder=HashEmbedder(), proposer=proposer or script)
+
+    return opened
+
+
+@pytest.fixture
+async def engine(open_engine: Open) -> AsyncIterator[Engine]:
+    async with open_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def bank(engine: Engine) -> Bank:
+    return engine.bank("alice")
