@@ -168,7 +168,7 @@ class Forgetting:
     async def verify(self, receipt: Receipt) -> Verification:
         """Search the store and the ledger for what was erased: its ids everywhere, its digests among all texts of the bank.
 
-        A text that another memory or a clean observation holds too is no trace: it is known without what was erased.
+        A text that another memory, or a version with a clean lineage, holds too is no trace: it is known without the erased.
         """
         bank, erased = receipt.bank, set(receipt.memories)
         memories = [p async for p in pages(self._parts.memories, bank, ())]
@@ -186,9 +186,11 @@ class Forgetting:
 
     async def _lingering(self, receipt: Receipt, points: Sequence[Point], texts: Sequence[tuple[str, str]]) -> list[str]:
         digest = await self._parts.digest(receipt.bank)
-        known = {digest(plain(str(p.payload.get("text", "")))) for p in points}
+        purged = {f"version/{row.id}/{number}/text" for row in receipt.observations for number in row.purged_versions}
+        standing = [text for place, text in texts if place.startswith("version/") and place not in purged]
+        known = {digest(plain(text)) for text in [*standing, *(str(p.payload.get("text", "")) for p in points)]}
         gone = set(receipt.digests) - known
-        return [f"ledger/{place}: an erased text" for place, text in texts if digest(plain(text)) in gone]
+        return [f"ledger/{place}: an erased text" for place, text in texts if place in purged or digest(plain(text)) in gone]
 
 
 async def pages(store: VectorStore, bank: str, where: Where) -> AsyncIterator[Point]:

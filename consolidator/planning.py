@@ -95,8 +95,10 @@ class Planner:
     _entries: list[Entry] = field(default_factory=list)
     _done: list[Done] = field(default_factory=list)
     _tally: Counter[str] = field(default_factory=Counter)
+    _extractive: bool = False
 
     def plan(self, proposal: Proposal) -> Planned:
+        self._extractive = proposal.extractive
         verbs = {"create": self._create, "update": self._update, "delete": self._delete}
         for action in proposal.actions:
             verbs[action.op](action)
@@ -197,6 +199,8 @@ class Planner:
     ) -> tuple[list[Memory], frozenset[str]]:
         """Evidence and lineage of a text: what it cites, what it restates, and what it draws on without saying so."""
         inherited = restated.lineage if restated else frozenset()
+        if self._extractive:
+            return memories, inherited | {m.id for m in memories}
         cited = [*(m.spoken for m in memories), *([restated.after.text] if restated else [])]
         shown = {s.memory.id: s.memory for s in self.batch.memories if s.memory not in memories}
         drawn = [shown[key] for key in uncited_origins(text, cited, {key: m.spoken for key, m in shown.items()})]

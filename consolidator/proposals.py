@@ -65,6 +65,7 @@ class Proposal(Value):
 
     actions: tuple[Action, ...] = ()
     nothing: tuple[NothingDurable, ...] = ()
+    extractive: bool = False  # its texts hold nothing but what they cite, and the text that they update
     faults: tuple[str, ...] = ()  # what the reply still broke after the repair turn
     by: str = "rules"
     prompt_digest: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
@@ -69,11 +70,13 @@ def _lineage(versions: Iterable[Version]) -> frozenset[str]:
 def uncited_origins(text: str, cited: Iterable[str], others: Mapping[str, str]) -> list[str]:
     """Which of the `others` (key to text) a text draws on without citing them.
 
-    Numbers, names and rare words of `text` that stand in none of the `cited` texts, but in another one that was shown, came
-    from there. All that explain them are taken: one too many in a lineage costs a rollback, one too few leaves erased text.
+    Numbers, names and rare words of `text` that stand in none of the `cited` texts, but in one other that was shown, came
+    from there; a word that several of them share says nothing.
     """
     foreign = _marks(text).difference(*(_marks(given) for given in cited))
-    return [key for key, other in others.items() if foreign & _marks(other)]
+    marks = {key: _marks(other) & foreign for key, other in others.items()}
+    shared = Counter(mark for found in marks.values() for mark in found)
+    return [key for key, found in marks.items() if any(shared[mark] == 1 for mark in found)]
 
 
 def _marks(text: str) -> frozenset[str]:

@@ -6,9 +6,8 @@ from typing import Any
 
 from consolidator.engine import Bank
 from consolidator.models import Observation
-from consolidator.proposals import Action, Batch, Proposal
+from consolidator.proposals import Action, Batch, NothingDurable, Proposal
 from consolidator.testing import ScriptedProposer
-from consolidator.testing.proposers import word_for_word
 
 
 def create(text: str, *evidence: str, confidence: float | None = 0.8) -> Action:
@@ -41,12 +40,17 @@ class Teller:
 
     async def believe(self, text: str, *, source: str = "s0", **fields: Any) -> Observation:
         """Retain a text and make it an observation, word for word."""
-        before = {o.id for o in await self.bank.observations()}
-        await self.bank.retain(text, source=source, **fields)
-        self.say(word_for_word)
+        (memory,) = (await self.bank.retain(text, source=source, **fields)).memories
+
+        def answer(batch: Batch) -> Proposal:
+            others = (NothingDurable(memory=s.alias) for s in batch.memories if s.memory.id != memory.id)
+            told = [create(text, s.alias) for s in batch.memories if s.memory.id == memory.id]
+            return Proposal(actions=tuple(told), nothing=tuple(others), by="script")
+
+        self.say(answer)
         await self.bank.consolidate()
-        (made,) = [o for o in await self.bank.observations() if o.id not in before]
-        return made
+        made = [o for o in await self.bank.observations() if memory.id in {e.memory_id for e in o.evidence}]
+        return made[0]
 
     async def tell(self, text: str, source: str, target: Observation, action: Action, **fields: Any) -> str:
         """Retain a text, and let it do `action` to an observation; returns the memory's id."""

@@ -11,6 +11,8 @@ from consolidator.models import ErasureCase, Evidence, Observation, ObservationS
 from consolidator.plans import History
 from consolidator.provenance import erase, tainted, uncited_origins
 
+Ids = frozenset[str]
+Steps = list[tuple[str, Ids]]
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 MEMORIES = [f"m{n}" for n in range(8)]
 memories = st.frozensets(st.sampled_from(MEMORIES), min_size=1, max_size=3)
@@ -29,7 +31,8 @@ def told(steps: list[tuple[str, frozenset[str]]], first: frozenset[str]) -> Hist
             since |= {m: now.number for m in cited if m not in since}
         elif what in ("update", "correct") and live:
             lineage = cited if what == "correct" else now.lineage | cited
-            versions.append(now.model_copy(update={"number": number, "text": f"v{number}", "lineage": lineage, "why": frozenset()}))
+            fields = {"number": number, "text": f"v{number}", "lineage": lineage, "why": frozenset()}
+            versions.append(now.model_copy(update=fields))
             since |= {m: number for m in cited if m not in since}
         elif what == "retract" and live:
             versions.append(now.model_copy(update={"number": number, "state": ObservationState.RETRACTED, "why": cited}))
@@ -44,7 +47,7 @@ def told(steps: list[tuple[str, frozenset[str]]], first: frozenset[str]) -> Hist
 
 
 @given(first=memories, steps=st.lists(step, max_size=8), erased=memories)
-def test_what_stands_is_clean_and_nothing_clean_is_lost(first: frozenset[str], steps: list[tuple[str, frozenset[str]]], erased: frozenset[str]) -> None:
+def test_what_stands_is_clean_and_nothing_clean_is_lost(first: Ids, steps: Steps, erased: Ids) -> None:
     history = told(steps, first)
     outcome = erase(history, erased)
     clean = [v for v in history.versions if not tainted(v, erased)]
@@ -58,7 +61,7 @@ def test_what_stands_is_clean_and_nothing_clean_is_lost(first: frozenset[str], s
 
 
 @given(first=memories, steps=st.lists(step, max_size=8), erased=memories)
-def test_no_memory_falls_out_of_sight(first: frozenset[str], steps: list[tuple[str, frozenset[str]]], erased: frozenset[str]) -> None:
+def test_no_memory_falls_out_of_sight(first: Ids, steps: Steps, erased: Ids) -> None:
     """Each memory that was cited and is not erased is evidence still, or is consolidated again."""
     history = told(steps, first)
     outcome = erase(history, erased)
@@ -67,12 +70,13 @@ def test_no_memory_falls_out_of_sight(first: frozenset[str], steps: list[tuple[s
 
 
 @given(first=memories, steps=st.lists(step, max_size=8), erased=memories)
-def test_an_erasure_repeated_changes_nothing_more(first: frozenset[str], steps: list[tuple[str, frozenset[str]]], erased: frozenset[str]) -> None:
+def test_an_erasure_repeated_changes_nothing_more(first: Ids, steps: Steps, erased: Ids) -> None:
     history = told(steps, first)
     once = erase(history, erased)
     if once.keep is None or once.keep.number != history.current.number:
         return
-    purged = tuple(v.model_copy(update={"text": None, "lineage": frozenset()}) if v.number in once.purge else v for v in history.versions)
+    nothing = {"text": None, "lineage": frozenset()}
+    purged = tuple(v.model_copy(update=nothing) if v.number in once.purge else v for v in history.versions)
     head = history.observation.model_copy(update={"evidence": once.evidence})
     again = erase(History(observation=head, versions=purged), erased)
     assert (again.case, again.evidence) == (ErasureCase.UNTOUCHED, once.evidence)

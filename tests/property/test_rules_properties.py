@@ -119,4 +119,5 @@ async def test_the_port_is_kept() -> None:
     memory = Memory(id="m", bank="b", text="I moved to Easton.", source="s", speaker="Tobias", occurred_at=NOW, retained_at=NOW)
     proposal = await proposer.propose(Batch(bank="b", memories=(ShownMemory(alias="m1", memory=memory),), now=NOW))
     assert proposal.by == proposer.name == "rules"
+    assert proposal.extractive
     await proposer.close()

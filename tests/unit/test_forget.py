@@ -10,6 +10,7 @@ import pytest
 from consolidator.engine import Bank, Engine
 from consolidator.errors import ErasedMeanwhile, InvalidInput
 from consolidator.models import ErasureCase, MemoryState, ObservationState
+from consolidator.ports import Point
 from consolidator.proposals import Batch, NothingDurable, Proposal
 from consolidator.testing import ScriptedProposer
 from consolidator.testing.proposers import nothing_durable, word_for_word
@@ -52,7 +53,8 @@ async def test_e18_a_supporting_source_goes_and_the_observation_stays_as_it_is(t
 async def test_e18_a_text_that_knew_it_is_rolled_back(teller: Teller) -> None:
     bank = teller.bank
     belief = await teller.believe("Tobias drinks flat white.", source="s0")
-    await teller.tell("I drink rooibos now.", "secret", belief, update("", "Tobias used to drink flat white, now rooibos.", change="state_change"))
+    changed = update("", "Tobias used to drink flat white, now rooibos.", change="state_change")
+    await teller.tell("I drink rooibos now.", "secret", belief, changed)
     later = await teller.tell("Tobias takes it without sugar.", "s2", belief, update("", "Tobias drinks rooibos without sugar."))
     receipt = await bank.forget(source="secret")
     (kept,) = await bank.observations()
@@ -71,7 +73,8 @@ async def test_e18_a_text_that_knew_it_is_rolled_back(teller: Teller) -> None:
 async def test_e17_an_observation_of_the_erased_source_alone_is_erased(teller: Teller) -> None:
     bank = teller.bank
     belief = await teller.believe("Alice was diagnosed at Southmead.", source="secret")
-    support = await teller.tell("Alice's diagnosis, yes.", "s1", belief, update("", "Alice was diagnosed at Southmead.", change="restate"))
+    same = update("", "Alice was diagnosed at Southmead.", change="restate")
+    support = await teller.tell("Alice's diagnosis, yes.", "s1", belief, same)
     receipt = await bank.forget(source="secret")
     assert await bank.observations() == []
     assert (receipt.reopened, [r.case for r in receipt.observations]) == ((support,), [ErasureCase.ERASED])
@@ -119,8 +122,8 @@ async def test_e32_a_plan_whose_memory_was_erased_meanwhile_is_discarded(teller:
     object.__setattr__(bank._parts, "proposer", racing)
     await bank.consolidate()
     assert [o.text for o in await bank.observations()] == ["Alice likes tea."]
-    assert [[s.memory.text for s in b.memories] for b in racing.batches] == [
-        ["Alice was at Southmead.", "Alice likes tea."], ["Alice likes tea."],
+    assert [{s.memory.text for s in b.memories} for b in racing.batches] == [
+        {"Alice was at Southmead.", "Alice likes tea."}, {"Alice likes tea."},
     ]
     assert {r.state for r in await bank.receipts()} == {"settled"}
     assert "Southmead" not in await everything_served(bank, ["Southmead"])
@@ -173,7 +176,8 @@ async def test_verify_finds_what_was_left(teller: Teller) -> None:
     receipt = await bank.forget(source="secret")
     assert (await bank.verify(receipt)).ok
     point = (await bank._parts.observations.get(bank.id, [belief.id]))[0]
-    await bank._parts.observations.put(bank.id, [type(point)(id=belief.id, payload={**point.payload, "evidence_memory_ids": [memory.id]})])
+    left = Point(id=belief.id, payload={**point.payload, "evidence_memory_ids": [memory.id]})
+    await bank._parts.observations.put(bank.id, [left])
     found = (await bank.verify(receipt)).found
     assert found == (f"observations/{belief.id}: rests on what was erased",)
 

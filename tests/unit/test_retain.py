@@ -60,7 +60,7 @@ async def test_e30_a_bank_id_can_name_no_other_banks_observations(engine: Engine
 
 
 async def test_tags_are_a_set(bank: Bank) -> None:
-    with pytest.raises(InvalidInput, match='such as {"work"}'):
+    with pytest.raises(InvalidInput, match=r'such as \{"work"\}'):
         await bank.retain("a", source="s", tags="work")
 
 

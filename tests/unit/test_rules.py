@@ -272,6 +272,8 @@ def test_a_change_keeps_the_last_state_before_it(known: str, said: str, text: st
         ("Idris builds wooden boats at the Underfall yard.", "Idris is on days at the yard now."),
         ("Grace has started learning Dutch.", "I've stopped learning Dutch."),
         ("Ada loves swimming at the pool.", "I gave up climbing at Easter."),
+        ("Ada is on the court every day.", "I hate not being on the court."),
+        ("Ada loves swimming in the lake.", "I never stopped swimming in the lake."),
         ("Ada has a flat white every morning.", "I moved my desk upstairs last week."),
     ],
 )

@@ -16,7 +16,8 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 def points(*ages: float, source: str | None = None) -> list[Evidence]:
     return [
-        Evidence(memory_id=f"m{n}", source=source or f"s{n}-{age}", occurred_at=NOW - timedelta(days=age)) for n, age in enumerate(ages)
+        Evidence(memory_id=f"m{n}", source=source or f"s{n}-{age}", occurred_at=NOW - timedelta(days=age))
+        for n, age in enumerate(ages)
     ]
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from consolidator import words
+from consolidator.actions import clean
 from consolidator.proposals import UpdateKind
 from consolidator_providers.rules.claims import Claim, fits
 from consolidator_providers.rules.lexicon import WEEKDAYS
@@ -27,13 +28,16 @@ from consolidator_providers.rules.sentences import MAX_WORDS, bare, clauses, cou
 
 ENDED = re.compile(
     r"\b(?:no longer|no more|gave up|(?:have |has |['\u2019]ve )?given up|stopped|quit|cancell?ed|switched from|sold|left|"
-    r"back (?:at|to|in|on)|not \w+ing )(?: a| the| my| being| strictly| fully| learning| to)*\s*(?P<object>[^,.;!?]*)",
+    r"back (?:at|to|in|on)|"
+    r"(?:(?:am|is|are|was)|['\u2019](?:m|re|s)) not \w+ing )"
+    r"(?: a| the| my| being| strictly| fully| learning| to)*\s*(?P<object>[^,.;!?]*)",
     re.IGNORECASE,
 )
 ANY_MORE = re.compile(
     r"\b(?:don['\u2019]t|do not|does not|doesn['\u2019]t|not)\s+(?P<object>[^,.;!?]*?)\s*any ?more\b", re.IGNORECASE
 )
 AGAIN = re.compile(r"(?P<object>\b\w+ing\b[^,.;!?]{0,40}?)\s+again\b", re.IGNORECASE)
+DENIED = re.compile(r"(?:\b(?:not|never|without)|n['\u2019]t)(?: \w+)?\s*$", re.IGNORECASE)
 NO_MORE = re.compile(r"not any ?more\b", re.IGNORECASE)
 LATER = re.compile(r"\s(?:before|since|because|after|for|until|and|all) .*", re.DOTALL)
 QUOTED = re.compile(r'(?P<lead>[^"]*(?:(?:asked|in reply to) "[^"]*": )?)"(?P<said>[^"]*)"', re.DOTALL)
@@ -116,6 +120,8 @@ def _ended(claim: Claim, old: Statement, shared: frozenset[str]) -> tuple[str, f
         for match in pattern.finditer(claim.body):
             phrase = roots(LATER.sub("", match["object"]))
             wanted = phrase & shared
+            if DENIED.search(claim.body[: match.start()]):
+                continue
             if wanted and 2 * len(wanted) >= min(2, len(phrase)) and match[0].casefold() not in old.said.casefold():
                 return match[0].strip(), wanted
     return None
@@ -147,7 +153,7 @@ def journey(claim: Claim, old_text: str, found: Change) -> str:
         old = f'"{match["said"]}"' if not match["asked"] else f'asked "{match["asked"]}": "{match["said"]}"'
     for newer in _shorter(claim, found.cue):
         past = _about(old, MAX_WORDS - count(newer) - 1, found.thing)
-        text = f"{newer.rstrip('.')} (before: {past.rstrip('.')})"
+        text = clean(f"{newer.rstrip('.')} (before: {past.rstrip('.')})")
         if past and fits(text):
             return text
     return ""

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from consolidator import words
+from consolidator.actions import clean
 from consolidator_providers.rules.lexicon import MONTH, WEEKDAY
 from consolidator_providers.rules.matching import ATTRIBUTED, BEFORE, DATED
 
@@ -82,7 +83,7 @@ def corrected(old_text: str, swap: Swap) -> str | None:
     if len(found) != 1 or (quoted and found[0].start() < quoted.start("said")):
         return None
     right = f"[{_right(found[0], swap)}]" if quoted else _right(found[0], swap)
-    return f"{current[: found[0].start()]}{right}{current[found[0].end() :]}"
+    return clean(f"{current[: found[0].start()]}{right}{current[found[0].end() :]}")
 
 
 def _right(match: re.Match[str], swap: Swap) -> str:

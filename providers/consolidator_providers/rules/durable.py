@@ -74,6 +74,7 @@ RELATION = next(pattern for _, pattern in SIGNALS if "sister|" in pattern.patter
 NOBODY = words.STOP | {"i've", "i'll", "i'd", "it's", "then", "now", "once", "poor"}
 PREFERENCE = SIGNALS[0][1]
 CHANGE_OR_DATE = re.compile(f"{SIGNALS[1][1].pattern}|{SIGNALS[3][1].pattern}", re.IGNORECASE)
+ADDRESSED = re.compile(r"\byou", re.IGNORECASE)
 TAUTOLOGY = re.compile(r"(\w+) (?:is|are) \1[.!]*$", re.IGNORECASE)
 STATES = re.compile(
     r"\b(?:i|we)(?:['\u2019](?:m|ve|re))?\s+(?:[a-z]+ly |still |just |also |only |never |always |already )*([a-z]+)",
@@ -136,7 +137,7 @@ def _excluded(sentence: str, answer: bool) -> str:
         return "quotes somebody else's words"
     if sentence.rstrip("\"'”\u2019)! ").endswith(("?", "？")) or "?" in sentence or "？" in sentence:
         return "a question"
-    if REQUEST.match(sentence) and not PREFERENCE.search(sentence):
+    if REQUEST.match(sentence) and (not PREFERENCE.search(sentence) or ADDRESSED.search(sentence)):
         return "a request"
     if GREETING.match(sentence):
         return "a greeting or a reaction"

@@ -92,7 +92,7 @@ def _proposal(drafts: Sequence[_Draft], silent: Sequence[Heard]) -> Proposal:
     actions = tuple(draft.action() for draft in drafts if draft.evidence)
     cited = {alias for action in actions for alias in action.evidence}
     nothing = tuple(NothingDurable(memory=one.shown.alias, reason=one.reason) for one in silent if one.shown.alias not in cited)
-    return Proposal(actions=actions, nothing=nothing, by=RuleProposer.name)
+    return Proposal(actions=actions, nothing=nothing, extractive=True, by=RuleProposer.name)
 
 
 def _correct(shown: ShownMemory, drafts: list[_Draft]) -> Swap | None:

@@ -1,0 +1,99 @@
+"""The demo: a year of talk, distilled, asked about, partly forgotten, and proven to be gone. Needs no key and no server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.rule import Rule
+from rich.text import Text
+
+from consolidator.errors import InvalidInput, ModelError
+from consolidator_adapters.cli import demo_steps, demo_views
+from consolidator_adapters.cli.call import Call
+from consolidator_adapters.cli.writing import watched
+
+if TYPE_CHECKING:
+    from consolidator.clock import Clock
+    from consolidator.config import Settings
+    from consolidator.engine import Bank
+    from consolidator_adapters.conversation import Conversation, Question
+
+FOLDER = Path(".demo")
+MARK = ".consolidator-demo"
+MARK_TEXT = "Made by `consolidator demo`. All that is in this folder is deleted when it runs again.\n"
+
+
+async def demo(
+    call: Call,
+    keep: Annotated[bool, typer.Option("--keep/--remove", help="Keep the folder afterwards, or remove it.")] = True,
+    questions: Annotated[int, typer.Option("--questions", "-n", min=1, help="How many questions to show.")] = 4,
+    offline: Annotated[bool, typer.Option("--offline", help="Use the rules, even where a model is configured.")] = False,
+) -> None:
+    """Watch it work: retain, consolidate, recall, forget, verify. No key, no server."""
+    folder = call.folder or FOLDER
+    settings = chosen(call.settings().model_copy(update={"folder": folder}), offline=offline)
+    show = Show(call)
+    show.line(about_model(settings))
+    start_empty(folder)
+    try:
+        told = await _tour(call, settings, show, questions)
+    except ModelError:
+        call.err.print("`consolidator demo --offline` needs no model")
+        raise
+    if not keep:
+        shutil.rmtree(folder)
+    show.line(demo_views.farewell(folder, kept=keep))
+    if call.json:
+        call.document({"folder": str(folder), "kept": keep, "seconds": show.seconds, **told})
+
+
+async def _tour(call: Call, settings: Settings, show: Show, asked: int) -> dict[str, Any]:
+    from consolidator_adapters.conversation import load_conversation, load_questions
+
+    conversation, questions = load_conversation(), load_questions()
+    now = conversation.sessions[-1].start + timedelta(days=1)
+    with show.step("open", "Open an empty memory"), call.err.status("loading the embedder") if call.err.is_terminal else nullcontext():
+        opening = call.engine(settings, clock=clock_from(now))
+        engine = await opening.__aenter__()
+    ...
+
+
+def chosen(settings: Settings, *, offline: bool) -> Settings:
+    """With a model, if one is configured and wanted; else with the rules."""
+    configured = settings.model.base_url or settings.model.api_key or os.environ.get("OPENAI_API_KEY")
+    named = settings.consolidation.proposer
+    proposer = "rules" if offline else "model" if configured or named == "model" else named
+    return settings.model_copy(update={"consolidation": settings.consolidation.model_copy(update={"proposer": proposer})})
+
+
+def about_model(settings: Settings) -> Text:
+    """Whether texts leave this machine, said before they do."""
+    if settings.consolidation.proposer != "model":
+        return Text(f"Consolidates with {settings.consolidation.proposer}: no model, no key, nothing leaves this machine.")
+    where = settings.model.base_url or "its provider's server"
+    return Text(f"Consolidates with {settings.model.name} at {where}: texts are sent there. --offline stays here.", "yellow")
+
+
+def start_empty(folder: Path) -> None:
+    """An empty folder with the demo's mark. Raises InvalidInput for one that holds something else."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInput(f"{folder} is no folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / MARK).is_file():
+            raise InvalidInput(f"{folder} holds something that is not the demo's; name another one with --folder")
+        shutil.rmtree(folder)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / MARK).write_text(MARK_TEXT, encoding="utf-8")
+
+
+def clock_from(start: datetime) -> Clock:
+    """A clock that shows `start` now, and goes on."""
+    began = monotonic()
+    return lambda: start + timedelta(seconds=monotonic() - began)

@@ -1,0 +1,210 @@
+"""What is configured, what is there, what is missing and how to get it. Keys are never shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from consolidator.errors import ConsolidatorError, EmbedderUnavailable
+from consolidator_adapters.cli.call import Call
+from consolidator_adapters.cli.views import count, plain, table
+
+if TYPE_CHECKING:
+    from consolidator.config import Settings
+    from consolidator.ports import Embedder
+
+State = Literal["ok", "missing", "off"]
+STYLE = {"ok": "green", "missing": "bold red", "off": "bright_black"}
+EXTRAS = {"qdrant-client": "qdrant", "sentence-transformers": "local"}
+SCHEMA: dict[str, Any] = {
+    "type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """`missing` is something needed that is not there or does not work; `off` is not used, or was not looked at."""
+
+    name: str
+    state: State
+    detail: str
+    fix: str = ""
+
+
+async def doctor(
+    call: Call, online: Annotated[bool, typer.Option("--online", help="Ask the chat model, where one is configured.")] = False
+) -> None:
+    """Check what is configured, and say how to get what is missing."""
+    checks = await examine(call.settings(), online=online)
+    missing = [check for check in checks if check.state == "missing"]
+    call.answer({"ok": not missing, "checks": [asdict(check) for check in checks]}, lambda: _view(checks))
+    if missing:
+        raise typer.Exit(1)
+
+
+def _view(checks: list[Check]) -> RenderableType:
+    made = table("check", "", "", wide="")
+    for column, width in zip(made.columns, (None, None, 1), strict=True):
+        column.ratio, column.no_wrap, column.overflow = width, width is None, "fold"
+    for check in checks:
+        detail = Text(plain(check.detail)) + Text(f"\n→ {check.fix}" if check.fix else "", "yellow")
+        made.add_row(check.name, Text(check.state, STYLE[check.state]), detail)
+    missing = sum(check.state == "missing" for check in checks)
+    return Group(made, Text(), Text(f"{count(missing, 'thing')} missing" if missing else "all that is needed is there"))
+
+
+async def examine(settings: Settings, *, online: bool = False) -> list[Check]:
+    """Every check. A memory that is not there is not made by looking: its parts are tried in a folder that goes again."""
+    there = (settings.folder / "store.json").is_file() or (settings.folder / "ledger.db").is_file()
+    with tempfile.TemporaryDirectory(prefix="consolidator-") as scratch:
+        tried = settings if there else settings.model_copy(update={"folder": Path(scratch)})
+        checks = [_python(), _settings(settings, there), *_packages(settings)]
+        async with AsyncExitStack() as stack:
+            checks += [await check(tried, stack) for check in (_embedder, _store, _ledger)]
+        checks += [await _proposer(settings), await _model(settings, online=online)]
+    return [Check(name=c.name, state=c.state, detail=masked(c.detail, settings), fix=c.fix) for c in checks]
+
+
+def masked(text: str, settings: Settings) -> str:
+    """Without keys and passwords, whatever a message or a URL holds of them."""
+    secrets = (settings.store.api_key, settings.embedder.api_key, settings.model.api_key)
+    known = {secret.get_secret_value() for secret in secrets if secret} | {os.environ.get("OPENAI_API_KEY", "")}
+    for key in sorted(known - {""}, key=len, reverse=True):
+        text = text.replace(key, "***")
+    return re.sub(r"(?<=://)[^/@\s]+(?=@)", "***", text)
+
+
+def _python() -> Check:
+    told = ".".join(str(part) for part in sys.version_info[:3])
+    good = sys.version_info >= (3, 11)
+    return Check(name="python", state="ok" if good else "missing", detail=told, fix="" if good else "install Python 3.11 or newer")
+
+
+def _settings(settings: Settings, there: bool) -> Check:
+    said = "" if there else " (no memory there yet: the first retain makes it)"
+    return Check(name="folder", state="ok", detail=f"{settings.folder}{said}")
+
+
+def _packages(settings: Settings) -> Iterator[Check]:
+    """What the configured parts need is needed; the rest is off where it is not installed."""
+    asks = settings.consolidation.proposer == "model"
+    needed = {
+        "qdrant-edge-py": settings.store.kind == "edge", "qdrant-client": settings.store.kind == "qdrant", "sqlalchemy": True,
+        "sentence-transformers": settings.embedder.provider == "sentence-transformers",
+        "openai": asks or settings.embedder.provider == "openai",
+    }
+    for package, is_needed in needed.items():
+        extra = EXTRAS.get(package)
+        fix = f"pip install 'consolidator[{extra}]'" if extra else "pip install --force-reinstall consolidator"
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            state: State = "missing" if is_needed else "off"
+            yield Check(name=package, state=state, detail="not installed" + ("" if is_needed else ", not needed"), fix=fix)
+            continue
+        yield Check(name=package, state="ok" if is_needed else "off", detail=found + ("" if is_needed else ", not used"))
+
+
+async def _tried(name: str, attempt: Callable[[], Awaitable[str]], fix: str = "") -> Check:
+    try:
+        return Check(name=name, state="ok", detail=await attempt())
+    except ConsolidatorError as error:
+        return Check(name=name, state="missing", detail=str(error), fix=fix)
+
+
+async def _embedder(settings: Settings, stack: AsyncExitStack) -> Check:
+    async def attempt() -> str:
+        embedder = await opened(settings, stack)
+        (vector,) = await embedder.embed(["a short text"])
+        if len(vector) != embedder.dimension:
+            raise EmbedderUnavailable(f"{embedder.name} says {embedder.dimension} dimensions and gives {len(vector)}")
+        return f"{embedder.name}, {embedder.dimension} dimensions"
+
+    return await _tried("embedder", attempt)
+
+
+async def opened(settings: Settings, stack: AsyncExitStack) -> Embedder:
+    from consolidator.registry import open_embedder
+
+    embedder = await open_embedder(settings)
+    stack.push_async_callback(embedder.close)
+    return embedder
+
+
+async def _store(settings: Settings, stack: AsyncExitStack) -> Check:
+    """Opening it makes its collections where they are missing, empty ones."""
+
+    async def attempt() -> str:
+        from consolidator.registry import open_storage
+
+        storage = await open_storage(settings, await opened(settings, stack))
+        try:
+            return _in_words(await storage.describe(), "where")
+        finally:
+            await storage.close()
+
+    return await _tried("store", attempt)
+
+
+async def _ledger(settings: Settings, stack: AsyncExitStack) -> Check:
+    async def attempt() -> str:
+        from consolidator.registry import open_ledger
+
+        ledger = await open_ledger(settings)
+        try:
+            return _in_words(await ledger.describe(), "ledger" if settings.ledger.url is None else "")
+        finally:
+            await ledger.close()
+
+    return await _tried("ledger", attempt)
+
+
+def _in_words(told: dict[str, str], local: str) -> str:
+    """What a part says of itself, but for a place that may be the folder's stand-in."""
+    return ", ".join(value if name in ("store", "ledger") else f"{name} {value}" for name, value in told.items() if name != local)
+
+
+async def _proposer(settings: Settings) -> Check:
+    async def attempt() -> str:
+        from consolidator.registry import open_proposer
+
+        proposer = await open_proposer(settings)
+        await proposer.close()
+        return proposer.name
+
+    return await _tried("consolidation", attempt)
+
+
+async def _model(settings: Settings, *, online: bool) -> Check:
+    if settings.consolidation.proposer != "model":
+        return Check(name="model", state="off", detail='not used: consolidation.proposer is not "model"')
+    where = settings.model.base_url or "the provider's own server"
+    key = "a key is set" if settings.model.api_key or os.environ.get("OPENAI_API_KEY") else "no key is set"
+    if not online:
+        return Check(name="model", state="off", detail=f"{settings.model.name} at {where}, {key}; not asked: --online asks it once")
+
+    async def attempt() -> str:
+        from consolidator.ports import Message
+        from consolidator.registry import open_chat_model
+
+        model = await open_chat_model(settings)
+        try:
+            asked = [Message(role="user", content='Answer with the JSON object {"ok": true}.')]
+            reply = await model.complete(asked, schema=SCHEMA, max_tokens=100)
+            return f"{reply.model or settings.model.name} at {where} answers, {key}"
+        finally:
+            await model.close()
+
+    return await _tried("model", attempt, f"check model.name, model.base_url and the key ({key})")

@@ -1,0 +1,258 @@
+"""How answers look on a terminal. Texts of memories are shown as they are: never as markup, never as terminal controls."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from consolidator.models import Hit, Memory, Observation, Receipt, Retained, Stats, Verification, Version
+    from consolidator.plans import Entry, Parked, Report
+
+HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+SHORT = 8  # characters of an id where it is shown to people
+TREND_STYLE = {"new": "cyan", "strengthening": "green", "stable": "", "weakening": "yellow", "stale": "bright_black"}
+ACTIONS_SHOWN = 20
+
+
+def plain(text: str | None) -> str:
+    """On one line, without the controls and marks that could steer a terminal."""
+    if text is None:
+        return "(erased)"
+    return " ".join("".join(" " if unicodedata.category(c) in HIDDEN else c for c in text).split())
+
+
+def day(when: datetime) -> str:
+    return f"{when:%Y-%m-%d}"
+
+
+def minute(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M}"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def short(id: str) -> str:
+    return id[:SHORT]
+
+
+def cut(text: str | None, width: int) -> str:
+    shown = plain(text)
+    return shown if len(shown) <= width else shown[: width - 1].rstrip() + "…"
+
+
+def quoted(memory: Memory) -> Text:
+    """A memory's words with who said them, when and where."""
+    who = f"{plain(memory.speaker)}, " if memory.speaker else ""
+    return Text.assemble(f"“{plain(memory.text)}” ", (f"{who}{day(memory.time)}, {plain(memory.source)}", "bright_black"))
+
+
+def table(*columns: str, right: Sequence[str] = (), wide: str | None = None) -> Table:
+    """A table without frames; `wide` takes the room that is left."""
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
+    for name in columns:
+        made.add_column(
+            name, justify="right" if name in right else "left", no_wrap=name != wide, ratio=1 if name == wide else None,
+            overflow="fold" if name == wide else "ellipsis",
+        )
+    made.expand = wide is not None
+    return made
+
+
+def facts(rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> Table:
+    """Names and values in two columns."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bright_black", no_wrap=True)
+    grid.add_column(ratio=1, overflow="fold")
+    for name, value in rows.items() if isinstance(rows, Mapping) else rows:
+        grid.add_row(name, value if isinstance(value, Text | Table) else Text(str(value)))
+    return grid
+
+
+def retained(kept: Retained) -> RenderableType:
+    known = len(kept.memories) - kept.new
+    told = f"kept {count(kept.new, 'new memory', 'new memories')}" + (f", {known:,} known before" if known else "")
+    told += f"; masked {count(kept.redacted, 'secret')}" if kept.redacted else ""
+    lines = [Text(told)] + [Text(f"  {m.id}  {cut(m.text, 60)}", "bright_black") for m in kept.memories[:3]]
+    if len(kept.memories) > 3:
+        lines.append(Text(f"  … and {len(kept.memories) - 3:,} more", "bright_black"))
+    if not kept.embedded:
+        lines.append(Text("the embedder failed: found by words at once, by meaning after the next `consolidator consolidate`"))
+    return Group(*lines)
+
+
+def trend(name: str | None) -> Text:
+    return Text(str(name or "unknown"), TREND_STYLE.get(str(name), ""))
+
+
+def standing(o: Observation | Hit) -> Text:
+    """What backs an observation."""
+    proof, confidence = o.proof_count or 0, o.confidence or 0.0
+    return Text.assemble((f"{count(proof, 'source')}, confidence {confidence:.2f}, trend ", "bright_black"), trend(o.trend))
+
+
+def observations(found: Sequence[Observation]) -> RenderableType:
+    if not found:
+        return Text("no observations; `consolidator consolidate` makes them from what is pending")
+    made = table("id", "observation", "proof", "conf", "trend", "newest", right=("proof", "conf"), wide="observation")
+    for o in found:
+        newest = max((e.occurred_at for e in o.evidence), default=o.updated_at)
+        cells = (short(o.id), Text(plain(o.text)), str(o.proof_count), f"{o.confidence:.2f}", trend(o.trend), day(newest))
+        made.add_row(*cells)
+    return Group(made, Text(f"\n{count(len(found), 'observation')}", "bright_black"))
+
+
+def observation(o: Observation, evidence: Mapping[str, Memory], versions: Sequence[Version]) -> RenderableType:
+    rows: list[tuple[str, object]] = [
+        ("observation", o.id), ("state", f"{o.state}, version {o.version} of {len(versions)}"), ("backed by", standing(o)),
+        ("made", f"{minute(o.created_at)}, changed {minute(o.updated_at)}"),
+    ]
+    rows += [("scope", ", ".join(sorted(plain(tag) for tag in o.tags)))] if o.tags else []
+    told: list[RenderableType] = [Text(plain(o.text), "bold"), facts(rows), Text("evidence", "bright_black")]
+    for e in sorted(o.evidence, key=lambda e: (e.occurred_at, e.memory_id)):
+        memory = evidence.get(e.memory_id)
+        note = "" if e.supports else " (shown to be wrong)"
+        told.append(Padding(Text.assemble(quoted(memory) if memory else plain(None), note), (0, 0, 0, 2)))
+    return Group(*told)
+
+
+def memory(m: Memory) -> RenderableType:
+    rows: list[tuple[str, object]] = [
+        ("memory", m.id), ("source", plain(m.source) + ("" if m.sequence is None else f", turn {m.sequence}")),
+        ("happened", minute(m.occurred_at) if m.occurred_at else "unknown"), ("retained", minute(m.retained_at)),
+        ("kind", m.kind), ("state", str(m.state)),
+    ]
+    rows += [("speaker", plain(m.speaker))] if m.speaker else []
+    rows += [("tags", ", ".join(sorted(plain(tag) for tag in m.tags)))] if m.tags else []
+    return Group(Text(plain(m.text), "bold"), facts(rows))
+
+
+def story(entries: Sequence[Entry], versions: Sequence[Version], cited: Mapping[str, Memory]) -> RenderableType:
+    """What became of an observation: when, what, why, by whom, on which evidence."""
+    kinds = {version.number: version.change for version in versions}
+    told: list[RenderableType] = []
+    for e in entries:
+        kind = kinds.get(e.version or 0, "") if e.after is not None else ""
+        how = e.action.replace("_", " ") + (f" ({kind.replace('_', ' ')})" if kind not in ("", "create", e.action) else "")
+        head = Text.assemble((minute(e.at), "bright_black"), "  ", (how, "bold"), f" by {plain(e.by)}")
+        head.append(f", version {e.version}" if e.version else "", "bright_black")
+        told += [head, Padding(facts(_steps(e, cited)), (0, 0, 1, 2))]
+    return Group(*told)
+
+
+def _steps(e: Entry, cited: Mapping[str, Memory]) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [("before", plain(e.before))] if e.before is not None else []
+    rows += [("after", plain(e.after))] if e.after is not None else []
+    rows += [("why", plain(e.reason))] if e.reason != "" else []
+    return rows + [("on", quoted(cited[id]) if id in cited else plain(None)) for id in e.cites]
+
+
+def journal(entries: Sequence[Entry]) -> RenderableType:
+    if not entries:
+        return Text("the journal is empty")
+    made = table("when", "what", "id", "text", "by", wide="text")
+    for e in entries:
+        text = Text(plain(e.after or e.before or e.reason))
+        made.add_row(minute(e.at), e.action.replace("_", " "), short(e.observation_id or ""), text, plain(e.by))
+    return made
+
+
+def report(done: Report) -> RenderableType:
+    would = "would be " if done.dry_run else ""
+    head = f"{count(done.consolidated + done.nothing_durable, 'memory', 'memories')} {would}consolidated"
+    head += f", {done.nothing_durable:,} of them without durable content" if done.nothing_durable else ""
+    names = ("created", "updated", "reinforced", "merged", "deleted", "skipped")
+    parts = [f"{getattr(done, name):,} {name}" for name in names if getattr(done, name)]
+    lines = [Text(head), Text(f"observations: {', '.join(parts) or 'no change'}")]
+    if done.left or done.parked:
+        lines.append(Text(f"{done.left:,} left pending with their error, {done.parked:,} parked: `consolidator parked`", "yellow"))
+    if done.calls:
+        spent = f"{done.prompt_tokens:,} + {done.reply_tokens:,} tokens"
+        lines.append(Text(f"{count(done.calls, 'model call')}, {spent}", "bright_black"))
+    lines += [Text(f"fault: {plain(fault)}", "yellow") for fault in done.faults[:5]]
+    return Group(*lines, *_actions(done))
+
+
+def _actions(done: Report) -> list[RenderableType]:
+    telling = [action for action in done.actions if action.action != "nothing_durable"]
+    shown = telling if done.dry_run else telling[:ACTIONS_SHOWN]
+    if not shown:
+        return []
+    made = table("what", "id", "text", wide="text")
+    for a in shown:
+        text = Text(plain(a.after or a.before or a.reason))
+        if a.before and a.after:
+            text = Text.assemble((plain(a.before), "bright_black"), "\n→ ", plain(a.after))
+        made.add_row(a.action, short(a.observation_id or ""), text)
+    more = len(telling) - len(shown)
+    return [Text(), made, *([Text(f"… and {more:,} more: `consolidator journal`", "bright_black")] if more else [])]
+
+
+def erasure(receipt: Receipt) -> RenderableType:
+    """A receipt as counts."""
+    would, cases = receipt.state == "planned", Counter(row.case.value for row in receipt.observations)
+    rows = [(f"observations {case.replace('_', ' ')}", f"{number:,}") for case, number in sorted(cases.items())]
+    rows = [("memories erased", f"{len(receipt.memories):,}"), *(rows or [("observations touched", "0")])]
+    rows += [("versions purged", f"{sum(len(row.purged_versions) for row in receipt.observations):,}")]
+    rows += [("memories to consolidate again", f"{len(receipt.reopened):,}")]
+    rows += [] if would else [("journal rows that lost their text", f"{receipt.journal_rows:,}")]
+    rows += [("model calls", f"{receipt.model_calls:,}")]
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    made.add_column("would be done" if would else "receipt")
+    made.add_column("" if would else receipt.state, justify="right")
+    for name, number in rows:
+        made.add_row(name, number)
+    return made
+
+
+def verification(outcome: Verification) -> RenderableType:
+    checked = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in outcome.checked.items())
+    if outcome.ok:
+        return Text.assemble(("verified", "bold green"), f": nothing of what was erased is left in {checked}")
+    return Group(
+        Text.assemble((f"{count(len(outcome.found), 'trace')} found", "bold red"), f" in {checked}"),
+        *(Text(f"  {plain(trace)}") for trace in outcome.found),
+    )
+
+
+def stats(s: Stats) -> RenderableType:
+    waiting = f"{s.pending:,}" + (f", the oldest since {minute(s.oldest_pending)}" if s.oldest_pending else "")
+    spent = f"{s.model_calls:,}, {s.prompt_tokens:,} prompt and {s.reply_tokens:,} reply tokens"
+    rows: dict[str, object] = {
+        "bank": s.bank, "memories": f"{s.memories:,}", "observations": f"{s.observations:,}", "pending": waiting,
+        "without vector": f"{s.unembedded:,}", "parked": f"{s.parked:,}", "held": f"{s.held:,}", "passes": f"{s.passes:,}",
+        "model calls": spent, "open plans": f"{s.open_plans:,}", "open erasures": f"{s.open_tombstones:,}",
+    }
+    return facts(rows | ({"last error": plain(s.last_error)} if s.last_error else {}))
+
+
+def sources(found: Mapping[str, int]) -> RenderableType:
+    if not found:
+        return Text("no sources: the bank is empty")
+    made = table("memories", "source", right=("memories",), wide="source")
+    for source, number in sorted(found.items()):
+        made.add_row(f"{number:,}", Text(plain(source)))
+    return made
+
+
+def parked(rows: Sequence[Parked], memories: Mapping[str, Memory]) -> RenderableType:
+    if not rows:
+        return Text("nothing is parked, and nothing failed")
+    made = table("memory", "state", "tries", "last", "text and reason", right=("tries",), wide="text and reason")
+    for row in rows:
+        said = memories.get(row.memory_id)
+        text = Text.assemble(plain(said.text if said else None), "\n", (plain(row.reason), "yellow"))
+        made.add_row(short(row.memory_id), "parked" if row.parked else "failed", str(row.attempts), minute(row.last_at), text)
+    return made

@@ -1,0 +1,170 @@
+"""Ranking: scores that add up exactly, structure that speaks only where there is some, folding, freshness."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consolidator.models import Trend
+from consolidator.ranking import (
+    Candidate,
+    RecallWeights,
+    asked_about,
+    fold,
+    logistic,
+    named,
+    newer_first,
+    rank,
+    score_of,
+    standardise,
+    without_names,
+)
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+ALL_ON = RecallWeights(trend=0.1, confidence=0.1, recency=0.1)
+
+
+def memory(id: str, dense: float = 0.5, words: float = 1.0, **fields: Any) -> Candidate:
+    told = {"kind": "memory", "text": f"text of {id}", "time": NOW - timedelta(days=1), "source": "s"}
+    return Candidate(id=id, dense=dense, words=words, dense_rank=1, words_rank=1, **{**told, **fields})
+
+
+def observation(id: str, dense: float = 0.5, words: float = 1.0, **fields: Any) -> Candidate:
+    return memory(id, dense, words, **{"kind": "observation", "source": "", **fields})
+
+
+candidates = st.lists(
+    st.builds(
+        Candidate, id=st.uuids().map(str), kind=st.sampled_from(["memory", "observation"]), text=st.text(max_size=40),
+        time=st.just(NOW), dense=st.floats(-1, 1), words=st.floats(0, 30), source=st.sampled_from(["a", "b"]),
+        sequence=st.none() | st.integers(0, 5), speaker=st.sampled_from(["Ann", "Bob", None]),
+        trend=st.none() | st.sampled_from(list(Trend)), confidence=st.none() | st.floats(0, 1),
+    ),
+    max_size=12, unique_by=lambda c: c.id,
+)
+
+
+@given(candidates)
+def test_every_score_can_be_added_up_from_its_explanation(pool: list[Candidate]) -> None:
+    for r in fold(rank(pool, ALL_ON, about="Ann", now=NOW)):
+        total = sum(leg.standardised * leg.weight for leg in r.explanation.legs) + sum(t.share for t in r.explanation.terms)
+        product = math.prod(1 + f.weight * (f.multiplier - 1) / f.weight for f in r.explanation.factors)
+        assert r.score == pytest.approx(logistic(total) * product, abs=1e-12)
+        assert r.score == score_of(r.explanation)
+
+
+@given(candidates)
+def test_e34_factors_are_bounded_and_neutral_when_unknown(pool: list[Candidate]) -> None:
+    for r in rank(pool, ALL_ON, about=None, now=NOW):
+        for factor in r.explanation.factors:
+            assert 0.95 <= factor.multiplier <= 1.05
+            assert factor.multiplier == 1 or factor.value != "unknown"
+
+
+@given(candidates)
+def test_by_default_no_factor_changes_an_order(pool: list[Candidate]) -> None:
+    """G42: trend, confidence and recency stay off until a benchmark supports them."""
+    for r in rank(pool, RecallWeights(), about=None, now=NOW):
+        assert math.prod(f.multiplier for f in r.explanation.factors) == 1
+
+
+@given(candidates, st.randoms())
+def test_the_order_does_not_depend_on_the_order_found(pool: list[Candidate], chance: Any) -> None:
+    shuffled = list(pool)
+    chance.shuffle(shuffled)
+    before = [r.candidate.id for r in rank(pool, RecallWeights(), about=None, now=NOW)]
+    assert [r.candidate.id for r in rank(shuffled, RecallWeights(), about=None, now=NOW)] == before
+
+
+def test_nothing_relevant_is_an_answer() -> None:
+    """G39."""
+    assert rank([memory("a", dense=0.05, words=0.0)], RecallWeights(), about=None, now=NOW) == []
+
+
+def test_the_neighbour_of_a_good_turn_rises() -> None:
+    pool = [memory("good", 0.9, 9.0, sequence=4), memory("next", 0.3, sequence=5), memory("other", 0.3, sequence=9, source="t")]
+    order = [r.candidate.id for r in rank(pool, RecallWeights(), about=None, now=NOW)]
+    assert order == ["good", "next", "other"]
+
+
+def test_without_sequence_the_structure_is_silent() -> None:
+    pool = [memory("a", 0.9), memory("b", 0.3), memory("c", 0.2)]
+    for r in rank(pool, RecallWeights(), about=None, now=NOW):
+        assert r.explanation.terms == ()
+
+
+def test_the_one_speaker_that_is_asked_about_rises() -> None:
+    pool = [memory("bob", 0.6, speaker="Bob"), memory("ann", 0.4, speaker="Ann")]
+    order = [r.candidate.id for r in rank(pool, RecallWeights(), about="Ann", now=NOW)]
+    assert order[0] == "ann"
+
+
+@pytest.mark.parametrize(("query", "expected"), [
+    ("Where does Maren live?", ["Maren"]), ("What did Mel say?", ["Melanie"]), ("Does Al sing?", ["Al"]), ("is it also so?", []),
+    ("Do Maren and Melanie sing?", ["Maren", "Melanie"]),
+])
+def test_named(query: str, expected: list[str]) -> None:
+    assert named(query, ["Maren", "Melanie", "Al"]) == expected
+
+
+@pytest.mark.parametrize(("query", "expected"), [
+    ("What do I like?", "user"), ("What does Ann like?", "Ann"), ("What do Ann and Bob like?", None), ("What is good?", None),
+])
+def test_asked_about(query: str, expected: str | None) -> None:
+    assert asked_about(query, ["Ann", "Bob", "user"]) == expected
+
+
+def test_names_are_cut_from_what_is_embedded_but_not_the_whole_question() -> None:
+    assert without_names("What is Maren's diet?", ["Maren"]) == "What is diet?"
+    assert without_names("Maren?", ["Maren"]) == "Maren?"
+    assert without_names("What now?", []) == "What now?"
+
+
+def test_an_observation_and_its_evidence_are_one_hit_at_the_better_place() -> None:
+    pool = [memory("m1", 0.9, 9.0), memory("m2", 0.1), observation("o", 0.5, evidence=frozenset({"m1", "m2"})), memory("m3", 0.2)]
+    folded = fold(rank(pool, RecallWeights(), about=None, now=NOW))
+    assert [r.candidate.id for r in folded] == ["o", "m3"]
+    assert folded[0].quote == "m1"
+    assert folded[0].score == max(r.score for r in rank(pool, RecallWeights(), about=None, now=NOW))
+
+
+def test_e35_evidence_that_outranks_the_statement_keeps_its_own_place() -> None:
+    statement = observation("o", 0.5, evidence=frozenset({"m1", "m2"}))
+    pool = [memory("m1", 0.9, 9.0), memory("m2", 0.8, 8.0), statement, memory("x", 0.1)]
+    folded = fold(rank(pool, RecallWeights(), about=None, now=NOW))
+    assert [r.candidate.id for r in folded] == ["o", "m2", "x"]
+
+
+def test_of_two_statements_about_the_same_thing_the_newer_comes_first() -> None:
+    said = {"speaker": "Ann", "vector": [1.0, 0.0]}
+    old = memory("old", 0.9, 5.0, text="Ann pays 875 rent a month", time=NOW - timedelta(days=90), **said)
+    new = memory("new", 0.8, 4.0, text="Ann pays 940 rent a month", time=NOW - timedelta(days=2), **said)
+    order = newer_first(rank([old, new, memory("x", 0.1, 0.5)], RecallWeights(), about=None, now=NOW))
+    assert [r.candidate.id for r in order][:2] == ["new", "old"]
+    assert order[1].superseded_by == "new"
+    assert order[0].explanation.moved
+
+
+def test_two_speakers_do_not_supersede_each_other() -> None:
+    """G5: the same subject only."""
+    old = memory("old", 0.9, 5.0, text="I pay 875 rent a month", time=NOW - timedelta(days=90), speaker="Ann", vector=[1.0])
+    new = memory("new", 0.8, 4.0, text="I pay 940 rent a month", speaker="Bob", vector=[1.0])
+    order = newer_first(rank([old, new], RecallWeights(), about=None, now=NOW))
+    assert [r.candidate.id for r in order] == ["old", "new"]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
+def test_standardise(values: list[float]) -> None:
+    z = standardise(values)
+    assert len(z) == len(values)
+    assert all(math.isfinite(x) for x in z)
+    assert abs(sum(z)) < 1e-3
+
+
+def test_standardise_equal_values() -> None:
+    assert standardise([3.0, 3.0]) == [0.0, 0.0]

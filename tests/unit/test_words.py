@@ -1,0 +1,40 @@
+"""Words: how texts are compared and split."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consolidator.words import cost, says_the_same, split, stems
+
+
+@given(st.text(max_size=600), st.integers(5, 80))
+def test_parts_lose_white_space_alone(text: str, limit: int) -> None:
+    parts = split(text, limit)
+    assert all(len(part) <= limit for part in parts)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+def test_parts_end_at_sentences() -> None:
+    assert split("One two. Three four! Five six? Seven.", 20) == ["One two. Three four!", "Five six? Seven."]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [
+    ("Alice likes tea.", "Alice does like tea", True),
+    ("The colour is purple", "The colour is purple.", True),
+    ("She pays 875 a month", "She pays 940 a month", False),
+    ("She likes tea", "She does not like tea", False),
+    ("They met in Lisbon", "They met in Porto", False),
+])
+def test_g13_near_is_not_equal(one: str, other: str, same: bool) -> None:
+    assert says_the_same(one, other) is same
+
+
+def test_stems_join_forms_of_a_word() -> None:
+    assert stems("moving moved moves") == stems("move") or len(stems("moving moved moves")) == 1
+
+
+@given(st.text(max_size=200))
+def test_cost_grows_with_the_text(text: str) -> None:
+    assert 0 <= cost(text) <= cost(text + " and more")
