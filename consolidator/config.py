@@ -28,8 +28,8 @@ class StoreSettings(Value):
     durability: Literal["process", "power"] = "process"  # what an acknowledged write of the embedded store survives
     url: str | None = None
     api_key: SecretStr | None = None
-    prefix: str = Field("consolidator_", pattern=r"^[A-Za-z0-9_-]*$")  # of the collections' names on a server
-    timeout: int = Field(10, ge=1)  # seconds
+    prefix: str = Field(default="consolidator_", pattern=r"^[A-Za-z0-9_-]*$")  # of the collections' names on a server
+    timeout: int = Field(default=10, ge=1)  # seconds
 
 
 class LedgerSettings(Value):
@@ -41,12 +41,12 @@ class LedgerSettings(Value):
 class EmbedderSettings(Value):
     provider: str = "sentence-transformers"
     model: str = "default"
-    threads: int = Field(1, ge=1, le=64)
-    batch: int = Field(64, ge=1, le=1024)
+    threads: int = Field(default=1, ge=1, le=64)
+    batch: int = Field(default=64, ge=1, le=1024)
     cache: bool = True
     base_url: str | None = None
     api_key: SecretStr | None = None
-    dimension: int | None = Field(None, ge=1)
+    dimension: int | None = Field(default=None, ge=1)
 
 
 class ModelSettings(Value):
@@ -55,11 +55,11 @@ class ModelSettings(Value):
     name: str = "openai:gpt-4.1-mini"
     base_url: str | None = None
     api_key: SecretStr | None = None  # else OPENAI_API_KEY
-    deadline: float = Field(60.0, gt=0)  # seconds for a call with all its retries
-    read_timeout: float = Field(30.0, gt=0)
-    tries: int = Field(3, ge=1, le=10)
+    deadline: float = Field(default=60.0, gt=0)  # seconds for a call with all its retries
+    read_timeout: float = Field(default=30.0, gt=0)
+    tries: int = Field(default=3, ge=1, le=10)
     json_mode: Literal["auto", "json_schema", "json_object", "text"] = "auto"
-    reply_tokens: int = Field(2000, ge=100)
+    reply_tokens: int = Field(default=2000, ge=100)
 
 
 class ConsolidationSettings(ConsolidationPolicy):

@@ -14,7 +14,7 @@ from consolidator.models import Memory, MemoryState, ObservationState, Value, Ve
 from consolidator.parts import Parts
 from consolidator.planning import Guards, Planned, Planner, intent_id, texts_to_embed
 from consolidator.plans import Done, History, Intent, Lease, MemoryMark, Report
-from consolidator.points import memory_of
+from consolidator.points import memory_of, rev_of
 from consolidator.ports import Equals, Leg, Point
 from consolidator.proposals import Batch, Candidate, Proposal, ShownMemory
 from consolidator.redo import carry_out
@@ -29,11 +29,11 @@ class ConsolidationPolicy(Value):
     attempts: failures of a memory on its own before it is parked.
     """
 
-    batch: int = Field(8, ge=1, le=64)
-    candidates: int = Field(15, ge=0, le=100)
-    near_each: int = Field(5, ge=1)  # by meaning, for each memory; by words it is half as many
-    floor: float = Field(0.2, ge=-1, le=1)
-    attempts: int = Field(5, ge=1)
+    batch: int = Field(default=8, ge=1, le=64)
+    candidates: int = Field(default=15, ge=0, le=100)
+    near_each: int = Field(default=5, ge=1)  # by meaning, for each memory; by words it is half as many
+    floor: float = Field(default=0.2, ge=-1, le=1)
+    attempts: int = Field(default=5, ge=1)
     guards: Guards = Guards()
 
 
@@ -161,10 +161,11 @@ class Consolidation:
 
     async def _indigestible(self, bank: str, run: _Run, batch: Batch, error: ModelError) -> None:
         run.faults.append(str(error))
-        if len(batch.memories) > 1:
+        shown, *others = batch.memories
+        if others:
             run.size = max(1, len(batch.memories) // 2)
             return
-        memory = batch.memories[0].memory
+        memory = shown.memory
         run.seen.add(memory.id)
         if isinstance(error, ModelRefused) and not run.dry:
             await self._parts.memories.patch(bank, memory.id, {"state": MemoryState.HELD.value}, expect=memory.rev)
@@ -182,9 +183,12 @@ class Consolidation:
         for row in rows:
             run.tally["parked" if row.parked else "left"] += 1
             if row.parked:
-                (point,) = await self._parts.memories.get(bank, [row.memory_id])
-                changes = {"state": MemoryState.PARKED.value}
-                await self._parts.memories.patch(bank, row.memory_id, changes, expect=memory_of(bank, point).rev)
+                await self._park(bank, row.memory_id)
+
+    async def _park(self, bank: str, memory_id: str) -> None:
+        for point in await self._parts.memories.get(bank, [memory_id]):
+            changes = {"state": MemoryState.PARKED.value}
+            await self._parts.memories.patch(bank, memory_id, changes, expect=rev_of(point.payload))
 
 
 def _frozen(intent: str, batch: Batch, taken: Sequence[Memory], planned: Planned, proposal: Proposal) -> Intent:

@@ -150,38 +150,48 @@ class VectorStore(Protocol):
 
     async def ensure(self, spec: CollectionSpec) -> None:
         """Make the collection, or complete what is missing of it. Repeating is harmless."""
+        ...
 
     async def put(self, bank: str, points: Sequence[Point], *, expect: Expect = ANY) -> list[PutOutcome]:
         """Write whole points, each or not at all, by `expect`; the outcomes are in the order given."""
+        ...
 
     async def get(self, bank: str, ids: Sequence[str], *, vectors: bool = False) -> list[Point]:
         """In the order asked; what is not there, or is another bank's, is left out."""
+        ...
 
     async def search(self, bank: str, legs: Sequence[Leg]) -> list[list[Found]]:
         """One ranked list for each leg, best first, ties by id. Words are weighed by their rarity in this bank."""
+        ...
 
     async def scan(
         self, bank: str, where: Where = (), *, order_by: str | None = None, descending: bool = False,
         after: str | None = None, limit: int = 256,
     ) -> Page:
         """Points by id, or by a time or number field. With `order_by` there is one page only."""
+        ...
 
     async def count(self, bank: str, where: Where = ()) -> int: ...
 
     async def facet(self, bank: str, key: str, where: Where = (), *, limit: int = 1000) -> dict[str, int]:
         """How many points hold each value of a keyword field."""
+        ...
 
     async def patch(self, bank: str, id: str, changes: Mapping[str, Any], *, expect: int) -> bool:
         """Set payload fields and raise `rev` by one, if `rev` is `expect`. False: it is not, or there is no such point."""
+        ...
 
     async def give_vector(self, bank: str, id: str, dense: Vector, changes: Mapping[str, Any], *, expect: int) -> bool:
         """`patch`, for a point that was stored without a dense vector and now gets one."""
+        ...
 
     async def delete(self, bank: str, ids: Sequence[str]) -> int:
         """How many of them were there."""
+        ...
 
     async def flush(self) -> None:
         """Return when all that was written is on disk."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -194,6 +204,7 @@ class Storage(Protocol):
 
     async def describe(self) -> dict[str, str]:
         """What it is and where, for `doctor`."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -203,14 +214,17 @@ class Ledger(Protocol):
 
     async def bank_key(self, bank: str) -> bytes:
         """The bank's 32 random bytes for keyed digests; made on first use."""
+        ...
 
     async def banks(self) -> list[str]: ...
 
     async def claim(self, bank: str, owner: str, seconds: float) -> Lease | None:
         """The right to change the bank, with a token higher than any before; None while another owner's lease runs."""
+        ...
 
     async def renew(self, lease: Lease, seconds: float) -> bool:
         """False: it was taken over."""
+        ...
 
     async def release(self, lease: Lease) -> None: ...
 
@@ -221,34 +235,43 @@ class Ledger(Protocol):
         for a forget plan); Conflict when a memory's revision was consumed before, or another plan of this bank is open;
         StaleVersion when a head is not at its `base_rev`. Then nothing was written.
         """
+        ...
 
     async def unfinished(self, bank: str) -> list[Intent]:
         """Plans that are not closed, oldest first, with their bodies."""
+        ...
 
     async def mark_applied(self, intent_id: str) -> None:
         """The store took it all; another plan of this bank may be frozen."""
+        ...
 
     async def close_applied(self, bank: str) -> int:
         """Empty the bodies of applied plans: call it when a flush begun after they were applied has returned."""
+        ...
 
     async def heads(self, bank: str, ids: Sequence[str]) -> dict[str, Head]: ...
 
     async def histories(self, bank: str, ids: Sequence[str]) -> list[History]:
         """In the order asked; unknown ids are left out; erased observations too."""
+        ...
 
     async def resting_on(self, bank: str, memory_ids: Sequence[str]) -> list[str]:
         """Observations with one of these in their evidence, or in the lineage or the why of any version."""
+        ...
 
     async def journal(self, bank: str, *, observation_id: str | None = None, limit: int = 1000) -> list[Entry]:
         """Oldest first; with a limit, the newest of them."""
+        ...
 
     async def entomb(self, receipt: Receipt, memory_ids: Sequence[str]) -> None:
         """Open tombstones and keep the receipt, in one step: the point of no return of an erasure."""
+        ...
 
     async def tombstones(self, bank: str, *, ids: Sequence[str] | None = None, open_only: bool = False) -> list[Tombstone]: ...
 
     async def settle(self, receipt: Receipt) -> None:
         """Close the receipt's tombstones and keep the receipt as it is now."""
+        ...
 
     async def receipts(self, bank: str, *, accepted_only: bool = False) -> list[Receipt]: ...
 
@@ -256,6 +279,7 @@ class Ledger(Protocol):
         self, bank: str, ids: Sequence[str], *, reason: str, reply: str, park_after: int, at: datetime
     ) -> list[Parked]:
         """Count a failure for each; `parked` is True from the `park_after`-th on."""
+        ...
 
     async def attempts_cleared(self, bank: str, ids: Sequence[str]) -> None: ...
 
@@ -263,9 +287,11 @@ class Ledger(Protocol):
 
     async def spent(self, bank: str) -> dict[str, int]:
         """`passes`, `calls`, `prompt_tokens`, `reply_tokens` of all committed plans, `open_plans`, `open_tombstones`."""
+        ...
 
     async def texts(self, bank: str) -> list[tuple[str, str]]:
         """Every text that the ledger holds of the bank, each with the place where it stands. For `verify`."""
+        ...
 
     async def describe(self) -> dict[str, str]: ...
 
@@ -280,9 +306,11 @@ class Embedder(Protocol):
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Finite vectors of length `dimension`, in the order given; off the event loop. Raises EmbedderUnavailable."""
+        ...
 
     async def forget(self, texts: Sequence[str]) -> None:
         """Drop every cached trace of exactly these texts. Raises StoreError where that fails."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -311,6 +339,7 @@ class ChatModel(Protocol):
 
     async def complete(self, messages: Sequence[Message], *, schema: Mapping[str, Any], max_tokens: int) -> Completion:
         """One reply, whole; the text is not promised to be valid. Raises the ModelError that fits."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -322,5 +351,6 @@ class Proposer(Protocol):
 
     async def propose(self, batch: Batch) -> Proposal:
         """Every memory is cited by an action or declared without durable content, else it is left for another pass."""
+        ...
 
     async def close(self) -> None: ...

@@ -34,20 +34,20 @@ class RecallWeights(Value):
     trend, confidence, recency bound a factor: 1 + weight * (value - 0.5). They are off until a benchmark supports them.
     """
 
-    dense: float = Field(0.7, ge=0)
-    words: float = Field(0.3, ge=0)
+    dense: float = Field(default=0.7, ge=0)
+    words: float = Field(default=0.3, ge=0)
     previous: float = 0.3
     next: float = 0.2
     session: float = 0.3
     speaker: float = 2.0
     question: float = -0.3
     time_word: float = 0.2
-    trend: float = Field(0.0, ge=0, le=1)
-    confidence: float = Field(0.0, ge=0, le=1)
-    recency: float = Field(0.0, ge=0, le=1)
-    recency_half_life: float = Field(90.0, gt=0)  # days
-    depth: int = Field(100, ge=10, le=1000)  # candidates of each list
-    floor: float = Field(0.1, ge=-1, le=1)  # cosine below which a candidate needs a shared word
+    trend: float = Field(default=0.0, ge=0, le=1)
+    confidence: float = Field(default=0.0, ge=0, le=1)
+    recency: float = Field(default=0.0, ge=0, le=1)
+    recency_half_life: float = Field(default=90.0, gt=0)  # days
+    depth: int = Field(default=100, ge=10, le=1000)  # candidates of each list
+    floor: float = Field(default=0.1, ge=-1, le=1)  # cosine below which a candidate needs a shared word
     fresh: bool = True  # of two statements about the same thing the newer comes first
 
 

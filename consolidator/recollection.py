@@ -129,19 +129,20 @@ class Recollection:
             pool[id].observation = now.model_copy(update={**fields, "state": version.state, "updated_at": version.at})
 
     def _candidate(self, entry: _Entry, now: datetime) -> Candidate:
-        ranks, dense, words = entry.ranks, entry.scores.get("dense", 0.0), entry.scores.get("words", 0.0)
+        dense, words = entry.scores.get("dense", 0.0), entry.scores.get("words", 0.0)
+        by_meaning, by_words = entry.ranks.get("dense"), entry.ranks.get("words")
         if entry.kind == "observation":
             o = entry.observation
             times = [e.occurred_at for e in o.evidence if e.supports] or [o.updated_at]
             return Candidate(
-                id=o.id, kind="observation", text=o.text, time=max(times), dense=dense, words=words, dense_rank=ranks.get("dense"),
-                words_rank=ranks.get("words"), evidence=frozenset(e.memory_id for e in o.evidence if e.supports),
+                id=o.id, kind="observation", text=o.text, time=max(times), dense=dense, words=words,
+                dense_rank=by_meaning, words_rank=by_words, evidence=frozenset(e.memory_id for e in o.evidence if e.supports),
                 trend=trend_of(o.evidence, now), confidence=o.confidence,
             )
         m = entry.memory
         return Candidate(
-            id=m.id, kind="memory", text=m.text, time=m.time, dense=dense, words=words, dense_rank=ranks.get("dense"),
-            words_rank=ranks.get("words"), source=m.source, sequence=m.sequence, speaker=m.speaker,
+            id=m.id, kind="memory", text=m.text, time=m.time, dense=dense, words=words,
+            dense_rank=by_meaning, words_rank=by_words, source=m.source, sequence=m.sequence, speaker=m.speaker,
         )
 
     async def _with_vectors(self, bank: str, ranked: Sequence[Ranked], head: int = 20) -> Sequence[Ranked]:

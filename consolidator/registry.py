@@ -72,8 +72,8 @@ async def open_chat_model(settings: Settings) -> ChatModel:
     s = settings.model
     kind, _, model = s.name.partition(":")
     opened: ChatModel = await provider("chat_models", kind)(
-        model=model, base_url=s.base_url, api_key=_key(s.api_key), deadline=s.deadline, tries=s.tries, read_timeout=s.read_timeout,
-        json_mode=s.json_mode,
+        model=model, base_url=s.base_url, api_key=_key(s.api_key), deadline=s.deadline, tries=s.tries,
+        read_timeout=s.read_timeout, json_mode=s.json_mode,
     )
     return opened
 

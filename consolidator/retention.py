@@ -29,9 +29,9 @@ TICK = timedelta(microseconds=1)
 class RetainPolicy(Value):
     """max_text: characters of one text. part: longer texts are split at sentence borders. future: of an event time."""
 
-    max_text: int = Field(16_384, ge=1)
-    part: int = Field(4_000, ge=100)
-    max_items: int = Field(1_000, ge=1)
+    max_text: int = Field(default=16_384, ge=1)
+    part: int = Field(default=4_000, ge=100)
+    max_items: int = Field(default=1_000, ge=1)
     future: timedelta = timedelta(days=1)
     secrets: Literal["redact", "reject", "off"] = "redact"
 
@@ -41,8 +41,8 @@ class Item(Value):
 
     text: str
     source: str = Field(min_length=1, max_length=MAX_NAME)
-    sequence: int | None = Field(None, ge=0)
-    speaker: str | None = Field(None, min_length=1, max_length=MAX_NAME)
+    sequence: int | None = Field(default=None, ge=0)
+    speaker: str | None = Field(default=None, min_length=1, max_length=MAX_NAME)
     occurred_at: Time | None = None
     tags: Tags = frozenset()
     kind: Kind = "world"

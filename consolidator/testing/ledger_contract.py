@@ -33,7 +33,8 @@ def intent(id: str = "i1", *changes: Change, **fields: Any) -> Intent:
 
 
 def entry(intent: str = "i1", **fields: Any) -> Entry:
-    return Entry.model_validate({"bank": BANK, "intent": intent, "at": AT, "action": "created", "digest": "d", "by": "test", **fields})
+    told = {"bank": BANK, "intent": intent, "at": AT, "action": "created", "digest": "d", "by": "test"}
+    return Entry.model_validate({**told, **fields})
 
 
 def receipt(id: str = "r1", *memories: str, state: str = "accepted") -> Receipt:
@@ -95,15 +96,17 @@ class LedgerContract:
     async def test_a_plan_is_read_back_whole_until_it_is_closed(self, ledger: Ledger) -> None:
         lease = await self.held(ledger)
         marks = (MemoryMark(memory_id="m1", rev=0, state=MemoryState.DONE),)
-        plan = intent("i1", change(observation()), marks=marks, entries=(entry(),), by="model", calls=2, prompt_tokens=10, reply_tokens=5)
+        spent = {"calls": 2, "prompt_tokens": 10, "reply_tokens": 5}
+        plan = intent("i1", change(observation()), marks=marks, entries=(entry(),), by="model", **spent)
         await ledger.commit(plan, lease)
         assert await ledger.unfinished(BANK) == [plan]
         await ledger.mark_applied("i1")
         assert await ledger.unfinished(BANK) == [plan]  # applied is not yet on disk
         assert await ledger.close_applied(BANK) == 1
         assert await ledger.unfinished(BANK) == []
-        spent = await ledger.spent(BANK)
-        assert (spent["passes"], spent["calls"], spent["prompt_tokens"], spent["reply_tokens"]) == (1, 2, 10, 5)
+        told = await ledger.spent(BANK)
+        assert told["passes"] == 1
+        assert {key: told[key] for key in spent} == spent
 
     async def test_at_most_one_plan_of_a_bank_is_open(self, ledger: Ledger) -> None:
         lease = await self.held(ledger)
@@ -134,7 +137,7 @@ class LedgerContract:
         (history,) = await ledger.histories(BANK, ["o1", "unknown"])
         assert history.observation == observation(tags=frozenset({"b", "a"}), confidence=0.25)
         (version,) = history.versions
-        assert (version.lineage, version.why, version.at, version.by) == ({"m1"}, {"m9"}, AT, "test")
+        assert (version.lineage, version.why, version.at, version.by) == (frozenset({"m1"}), frozenset({"m9"}), AT, "test")
         assert history.vectors == {1: [0.5, -0.25]}
 
     async def test_what_rests_on_a_memory(self, ledger: Ledger) -> None:

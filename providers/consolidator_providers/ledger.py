@@ -162,8 +162,8 @@ class SqlLedger:
     async def entomb(self, receipt: Receipt, memory_ids: Sequence[str]) -> None:
         def job(db: Connection) -> None:
             known = {stone.memory_id for stone in _tombstones(db, receipt.bank, memory_ids, open_only=False)}
-            stones = [{"memory": m, "bank": receipt.bank, "receipt": receipt.id, "open": True} for m in memory_ids if m not in known]
-            rows.insert_all(db, t.tombstone, stones)
+            shared = {"bank": receipt.bank, "receipt": receipt.id, "open": True}
+            rows.insert_all(db, t.tombstone, ({"memory": m, **shared} for m in memory_ids if m not in known))
             db.execute(insert(t.receipt), _receipt_row(receipt))
 
         await self._write(job)
@@ -223,7 +223,8 @@ def _create(db: Connection) -> None:
     if inspect(db).has_table("meta"):
         found = int(db.scalar(select(t.meta.c.value).where(t.meta.c.key == "schema")) or 0)
         if found > t.SCHEMA_VERSION:
-            raise NewerFormat(f"the ledger has format {found}, this version knows {t.SCHEMA_VERSION}; install a newer consolidator")
+            known = t.SCHEMA_VERSION
+            raise NewerFormat(f"the ledger has format {found}, this version knows {known}; install a newer consolidator")
         return
     t.tables.create_all(db)
     db.execute(insert(t.meta), {"key": "schema", "value": str(t.SCHEMA_VERSION)})
@@ -336,7 +337,7 @@ def _spent(db: Connection, bank: str) -> dict[str, int]:
     counted = (t.intent.c.calls, t.intent.c.prompt_tokens, t.intent.c.reply_tokens)
     sums = [func.coalesce(func.sum(column), 0) for column in counted]
     passes = select(func.count(), *sums).where(t.intent.c.bank == bank, t.intent.c.kind == "consolidate")
-    count, calls, prompt, reply = db.execute(passes).one()
+    count, calls, prompt, reply = tuple(db.execute(passes).one())
     plans = select(func.count()).select_from(t.intent).where(t.intent.c.bank == bank, t.intent.c.state == "planned")
     stones = select(func.count()).select_from(t.tombstone).where(t.tombstone.c.bank == bank, t.tombstone.c.open)
     return {

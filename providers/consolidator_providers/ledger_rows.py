@@ -125,8 +125,8 @@ def _history(head: Row[Any], evidence: Rows, versions: Rows, lineage: Rows) -> H
     current = kept[-1]
     observation = Observation(
         id=head.id, bank=head.bank, text=current.text or "", tags=frozenset(json.loads(head.tags)),
-        state=ObservationState(head.state), confidence=head.confidence, version=head.version, rev=head.rev, evidence=tuple(_evidence(row) for row in evidence),
-        created_at=head.created_at, updated_at=head.updated_at,
+        state=ObservationState(head.state), confidence=head.confidence, version=head.version, rev=head.rev,
+        evidence=tuple(_evidence(row) for row in evidence), created_at=head.created_at, updated_at=head.updated_at,
     )
     return History(observation=observation, versions=kept, vectors={row.number: row.vector for row in versions if row.vector})
 

@@ -75,7 +75,7 @@ def test_an_erasure_repeated_changes_nothing_more(first: Ids, steps: Steps, eras
     once = erase(history, erased)
     if once.keep is None or once.keep.number != history.current.number:
         return
-    nothing = {"text": None, "lineage": frozenset()}
+    nothing: dict[str, object] = {"text": None, "lineage": frozenset()}
     purged = tuple(v.model_copy(update=nothing) if v.number in once.purge else v for v in history.versions)
     head = history.observation.model_copy(update={"evidence": once.evidence})
     again = erase(History(observation=head, versions=purged), erased)

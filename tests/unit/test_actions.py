@@ -34,7 +34,7 @@ def batch(memories: int = 3, observations: int = 2) -> Batch:
     )
 
 
-def act(op: str = "create", **fields: Any) -> dict[str, Any]:
+def act(op: Any = "create", **fields: Any) -> dict[str, Any]:
     target = {} if op == "create" else {"observation": "o1"}
     change = {"change": "refine"} if op == "update" else {}
     told = {"op": op, "text": "Alice likes tea.", "confidence": 0.8, "evidence": ["m1"], "reason": ""}

@@ -217,11 +217,11 @@ async def test_memories_are_chosen_by_all_that_is_given(bank: Bank, chosen: str)
     one = (await bank.retain("One.", source="a", tags={"x"})).memories[0]
     two = (await bank.retain("Two.", source="a", tags={"x", "y"})).memories[0]
     three = (await bank.retain("Three.", source="b", tags={"y"})).memories[0]
-    asked: dict[str, Any] = {
+    requests: dict[str, dict[str, Any]] = {
         "ids": {"memory_ids": [one.id, three.id]}, "tags": {"tags": {"y"}}, "source and tags": {"source": "a", "tags": {"y"}},
-    }[chosen]
+    }
     expected = {"ids": {one.id, three.id}, "tags": {two.id, three.id}, "source and tags": {two.id}}[chosen]
-    assert set((await bank.forget(**asked)).memories) == expected
+    assert set((await bank.forget(**requests[chosen])).memories) == expected
 
 
 async def test_forget_says_what_it_needs(bank: Bank) -> None:

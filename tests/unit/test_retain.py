@@ -73,7 +73,7 @@ async def test_everything_told_is_kept(bank: Bank) -> None:
     (memory,) = kept.memories
     assert kept.new == 1
     assert await bank.memory(memory.id) == memory
-    assert (memory.text, memory.occurred_at, memory.tags) == ("Alice moved to Berlin.", when, {"a", "b"})
+    assert (memory.text, memory.occurred_at, memory.tags) == ("Alice moved to Berlin.", when, frozenset({"a", "b"}))
     assert memory.metadata == {"n": 1, "deep": {"x": [None, True, 0.5, "ü"]}}
     assert (memory.kind, memory.trust, memory.state) == ("experience", Trust.AGENT, MemoryState.PENDING)
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+import consolidator
 from consolidator.errors import Conflict, ConsolidatorError, InvalidInput, NotFound, StoreLocked
 from consolidator_adapters.cli import demo, doctor, reading, writing
 from consolidator_adapters.cli.call import AsJson, BankId, Config, Debug, Folder, command
@@ -22,6 +23,7 @@ from consolidator_adapters.cli.call import AsJson, BankId, Config, Debug, Folder
 ABOUT = """A memory for agents that consolidates: verbatim memories, evidence-linked observations, provable erasure.
 
 Start with [b]consolidator demo[/b]: it needs no key and no server."""
+# the root of what is wrong on a command line: typer brings it along now, and took click's before
 USAGE_ERRORS = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 EXITS: tuple[tuple[type[Exception], int], ...] = ((InvalidInput, 2), (NotFound, 3), (StoreLocked, 4), (Conflict, 4))
 CHATTY = ("sentence_transformers", "transformers", "huggingface_hub", "torch", "httpx", "httpcore", "openai", "urllib3")
@@ -29,21 +31,15 @@ CHATTY = ("sentence_transformers", "transformers", "huggingface_hub", "torch", "
 app = typer.Typer(help=ABOUT, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
     ctx: typer.Context, folder: Folder = None, config: Config = None, bank: BankId = None, json: AsJson = False,
-    debug: Debug = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=lambda v: _version(v))] = False,
+    debug: Debug = False, version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
-    ctx.obj = {"folder": folder, "config": config, "bank": bank, "json": json, "debug": debug}
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from consolidator import __version__
-
-        typer.echo(__version__)
+    if version:
+        typer.echo(consolidator.__version__)
         raise typer.Exit
+    ctx.obj = {"folder": folder, "config": config, "bank": bank, "json": json, "debug": debug}
 
 
 START, USE, LOOK, ERASE = "Start", "Use", "Look", "Erase"
@@ -65,8 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = typer.main.get_command(app).main(args=args, prog_name="consolidator", standalone_mode=False)
     except ConsolidatorError as error:
         return _failed(args, error, str(error), next((code for kind, code in EXITS if isinstance(error, kind)), 1))
-    except USAGE_ERRORS as error:
-        return _failed(args, error, cast(Any, error).format_message(), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its exit
         return 1
@@ -74,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(args, error, str(error), 1)
     except (typer.Abort, KeyboardInterrupt):
         return 130
+    except Exception as error:
+        if not isinstance(error, USAGE_ERRORS):
+            raise
+        return _failed(args, error, cast(Any, error).format_message(), 2)
     return code if isinstance(code, int) else 0
 
 

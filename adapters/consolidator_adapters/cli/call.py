@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 from uuid import UUID
 
 import typer
@@ -119,8 +119,25 @@ def command(work: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 def call_of(told: dict[str, Any]) -> Call:
-    plain = {"highlight": False, "markup": False, "emoji": False}
-    return Call(**{k: v for k, v in told.items() if v is not None}, out=Console(**plain), err=Console(stderr=True, **plain))
+    given = {name: value for name, value in told.items() if value is not None}
+    return Call(**given, out=_console(), err=_console(stderr=True))
+
+
+def _console(*, stderr: bool = False) -> Console:
+    file = None if stderr or sys.stdout.isatty() else cast(IO[str], _Trimmed())
+    return Console(file=file, stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+class _Trimmed:
+    """Standard output for files and pipes: without the blanks that fill a table's cells up."""
+
+    encoding = property(lambda self: sys.stdout.encoding)
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def moment(told: str | None, option: str, *, end_of_day: bool = False) -> datetime | None:

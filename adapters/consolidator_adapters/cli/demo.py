@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
-from rich.rule import Rule
 from rich.text import Text
 
 from consolidator.errors import InvalidInput, ModelError
-from consolidator_adapters.cli import demo_steps, demo_views
+from consolidator_adapters.cli import demo_views
 from consolidator_adapters.cli.call import Call
-from consolidator_adapters.cli.writing import watched
+from consolidator_adapters.cli.demo_steps import Show, Tour
+from consolidator_adapters.conversation import load_conversation, load_questions
 
 if TYPE_CHECKING:
     from consolidator.clock import Clock
     from consolidator.config import Settings
-    from consolidator.engine import Bank
-    from consolidator_adapters.conversation import Conversation, Question
 
 FOLDER = Path(".demo")
+BANK = "demo"
 MARK = ".consolidator-demo"
 MARK_TEXT = "Made by `consolidator demo`. All that is in this folder is deleted when it runs again.\n"
 
@@ -55,14 +54,20 @@ async def demo(
 
 
 async def _tour(call: Call, settings: Settings, show: Show, asked: int) -> dict[str, Any]:
-    from consolidator_adapters.conversation import load_conversation, load_questions
-
     conversation, questions = load_conversation(), load_questions()
     now = conversation.sessions[-1].start + timedelta(days=1)
-    with show.step("open", "Open an empty memory"), call.err.status("loading the embedder") if call.err.is_terminal else nullcontext():
-        opening = call.engine(settings, clock=clock_from(now))
-        engine = await opening.__aenter__()
-    ...
+    async with AsyncExitStack() as stack:
+        with show.step("open", "Open an empty memory"):
+            with waiting(call, "loading the embedder"):
+                engine = await stack.enter_async_context(call.engine(settings, clock=clock_from(now)))
+            show.line(demo_views.opened(await engine.describe(), now))
+        bank = engine.bank(BANK)
+        tour = Tour(call=call, show=show, bank=bank, conversation=conversation, questions=questions, asked=asked)
+        return await tour.walk()
+
+
+def waiting(call: Call, what: str) -> AbstractContextManager[object]:
+    return call.err.status(what) if call.err.is_terminal else nullcontext()
 
 
 def chosen(settings: Settings, *, offline: bool) -> Settings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,34 @@ class Measured:
     any: int
     any_verbatim: int
     all: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How many of the phrases stand in so many texts of one place."""
+
+    place: str
+    texts: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What an erasure did to an observation; no text: it is gone."""
+
+    case: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A question that an erasure must not cost its answer, and the rank of the first hit that brings it."""
+
+    question: str
+    answer: str
+    rank: int | None
+    text: str
 
 
 def carried(hit: Hit, *, verbatim: bool = False) -> set[str]:
@@ -57,7 +85,3 @@ def said(phrases: Iterable[str], texts: Iterable[str]) -> list[str]:
     folded = "\n".join(texts).casefold()
     return [phrase for phrase in phrases if phrase.casefold() in folded]
 
-
-def said_by(texts: Mapping[str, Sequence[str]], phrases: Sequence[str]) -> dict[str, list[str]]:
-    """Where each phrase was found, place by place."""
-    return {place: said(phrases, told) for place, told in texts.items()}

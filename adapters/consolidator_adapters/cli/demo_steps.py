@@ -11,21 +11,25 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from consolidator_adapters.cli import demo_views, views
+from consolidator.errors import NotFound
+from consolidator.models import Trend
+from consolidator_adapters.cli import demo_views
 from consolidator_adapters.cli.call import Call
-from consolidator_adapters.cli.demo_measure import Measured, measure, said_by
+from consolidator_adapters.cli.demo_measure import HEAD, Changed, Kept, Measured, Said, carried, measure, said
 from consolidator_adapters.cli.reading import memories_of
 from consolidator_adapters.cli.writing import watched
+from consolidator_adapters.conversation import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from consolidator.engine import Bank
-    from consolidator.models import Hit, Observation, Receipt
+    from consolidator.models import Observation
     from consolidator_adapters.conversation import Conversation, Question
 
 TELLING = 12
-CHANGED = 4  # of them, at least, with a change of state
+CHANGED = 5  # of them, at least, with a change of state
+MOVING = 4  # and with news of the last weeks
 FIRST = ("q18", "q16", "q24", "q51", "q17", "q19", "q04", "q42", "q53")  # the order in which questions are shown
 ONLY_FORGOTTEN = "q51"  # what the forgotten session alone answers
 HITS_SHOWN = 2
@@ -62,6 +66,7 @@ class Tour:
     questions: Sequence[Question]
     asked: int
     ids: dict[str, str] = field(default_factory=dict)
+    said_before: list[Said] = field(default_factory=list)
 
     async def walk(self) -> dict[str, Any]:
         """All steps; returns what each gave."""
@@ -112,20 +117,118 @@ class Tour:
             wanted = self._wanted(question.evidence)
             self.show.line(demo_views.question(question.text, question.answer, found[:HITS_SHOWN], wanted))
             told.append({"question": question.text, "answer": question.answer, "hits": found})
-        measured = await self._measure(self.questions, [question.evidence for question in self.questions])
+        measured = await self._measured(self.questions)
         self.show.line(demo_views.measured("All shipped questions, measured now", measured))
         return {"questions": told, "measured": asdict(measured)}
 
     async def forget(self) -> dict[str, Any]:
         source = self.conversation.forget
+        self.said_before = await self._said()
         planned = await self.bank.forget(source=source, dry_run=True)
-        before = {row.id: (await self.bank.observation(row.id)).text for row in planned.observations}
-        served = self._count(await self._served())
+        before = {row.id: await self._text(row.id) for row in planned.observations}
         receipt = await self.bank.forget(source=source)
-        changes = [(row.case.value, before[row.id], await self._text(receipt, row.id)) for row in receipt.observations if row.id in before]
+        changes = [Changed(row.case.value, before.get(row.id), await self._text(row.id)) for row in receipt.observations]
         outcome = await self.bank.verify(receipt)
-        self.show.line(demo_views.forgotten(source, self.conversation.places[source], receipt, changes[:CHANGES_SHOWN], outcome))
+        place = self.conversation.places[source]
+        self.show.line(demo_views.forgotten(source, place, receipt, mixed(changes, CHANGES_SHOWN), outcome))
         return {
-            "receipt": receipt, "verification": {**outcome.model_dump(mode="json"), "ok": outcome.ok}, "phrases_before": served,
-            "changes": [dict(zip(("case", "before", "after"), change, strict=True)) for change in changes],
+            "receipt": receipt, "verification": {**outcome.model_dump(mode="json"), "ok": outcome.ok},
+            "changes": [asdict(change) for change in changes],
         }
+
+    async def _text(self, observation: str) -> str | None:
+        try:
+            return (await self.bank.observation(observation)).text or None
+        except NotFound:
+            return None
+
+    async def afterwards(self) -> dict[str, Any]:
+        lost = next(question for question in self.questions if question.id == ONLY_FORGOTTEN)
+        found = await self.bank.recall(lost.text, top_k=5, explain=True)
+        self.show.line(demo_views.question(lost.text, "no longer known", found[:HITS_SHOWN], set()))
+        said = await self._said()
+        self.show.line(demo_views.said(self.phrases, self.said_before, said))
+        with self.call.progress() as bar:
+            report = await watched(self.bank, bar)
+        said_again = await self._said()
+        self.show.line(demo_views.again(report, sum(place.found for place in said_again)))
+        kept = await self._corroborated()
+        self.show.line(demo_views.corroborated(kept))
+        measured = await self._measured([question for question in self.questions if question.after_forgetting.answerable])
+        self.show.line(demo_views.measured("All questions that can still be answered", measured))
+        return {
+            "question": lost.text, "hits": found, "phrases": len(self.phrases), "said_before": rows(self.said_before),
+            "said_after": rows(said), "consolidated_again": report, "said_after_consolidating_again": rows(said_again),
+            "still_answered": rows(kept), "measured": asdict(measured),
+        }
+
+    async def _corroborated(self) -> list[Kept]:
+        """Facts that the forgotten session had told too."""
+        source, kept = self.conversation.forget, []
+        for question in self.questions:
+            after, evidence = question.after_forgetting, question.evidence_without(self.conversation.forget)
+            if not after.answerable or not any(place(turn)[0] == source for turn in question.evidence):
+                continue
+            found = await self.bank.recall(question.text, top_k=HEAD)
+            wanted = self._wanted(evidence)
+            rank = next((rank for rank, hit in enumerate(found, start=1) if carried(hit) & wanted), None)
+            text = found[rank - 1].text if rank else ""
+            kept.append(Kept(question.text, after.answer or "", rank, text))
+        return kept
+
+    async def _measured(self, questions: Sequence[Question]) -> Measured:
+        """By the turns that are still there."""
+        asked = []
+        for question in questions:
+            turns = [turn for turn in question.evidence if turn in self.ids]
+            if self.said_before:
+                turns = list(question.evidence_without(self.conversation.forget))
+            asked.append((await self.bank.recall(question.text, top_k=HEAD), self._wanted(turns)))
+        return measure(asked)
+
+    def _wanted(self, turns: Sequence[str]) -> set[str]:
+        return {self.ids[turn] for turn in turns}
+
+    @property
+    def phrases(self) -> list[str]:
+        """What only the forgotten session says."""
+        return sorted({phrase for question in self.questions for phrase in question.after_forgetting.must_not_say})
+
+    async def _said(self) -> list[Said]:
+        """The phrases that can still be read, place by place."""
+        hits = [hit for question in self.questions for hit in await self.bank.recall(question.text, top_k=10)]
+        observations = await self.bank.observations()
+        histories = [version for o in observations for version in await self.bank.history(o.id)]
+        journal = await self.bank.journal(limit=100_000)
+        places = {
+            "answers of recall": [text for hit in hits for text in (hit.text, hit.quote.spoken if hit.quote else "") if text],
+            "observations": [o.text for o in observations],
+            "histories": [text for version in histories for text in (version.text, version.reason) if text],
+            "journal": [text for entry in journal for text in (entry.before, entry.after, entry.reason) if text],
+        }
+        return [Said(name, len(texts), len(said(self.phrases, texts))) for name, texts in places.items()]
+
+
+def telling(found: Sequence[Observation], changed: set[str]) -> list[Observation]:
+    """Those with the most sources, some whose state changed, some that the last weeks bear on; the best proven first."""
+    ranked = sorted(found, key=lambda o: (-o.proof_count, -o.version, o.created_at, o.id))
+    chosen = {o.id for o in [o for o in ranked if o.id in changed][:CHANGED]}
+    chosen |= {o.id for o in [o for o in ranked if o.id not in chosen and o.trend is not Trend.STALE][:MOVING]}
+    chosen |= {o.id for o in [o for o in ranked if o.id not in chosen][: TELLING - len(chosen)]}
+    return [o for o in ranked if o.id in chosen]
+
+
+def in_order(questions: Sequence[Question], number: int) -> list[Question]:
+    """So many questions, the telling ones first; what only the forgotten session answers is always among them."""
+    ranked = sorted(questions, key=lambda q: FIRST.index(q.id) if q.id in FIRST else len(FIRST))[:number]
+    only = next(question for question in questions if question.id == ONLY_FORGOTTEN)
+    return ranked if only in ranked else [*ranked[:-1], only]
+
+
+def mixed(changes: Sequence[Changed], number: int) -> list[Changed]:
+    """A few of them, those that left something standing first."""
+    return sorted(changes, key=lambda change: change.after is None)[:number]
+
+
+def rows(values: Sequence[Said] | Sequence[Kept]) -> list[dict[str, Any]]:
+    return [asdict(value) for value in values]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "missing", "off"]
 STYLE = {"ok": "green", "missing": "bold red", "off": "bright_black"}
+OLDEST_PYTHON = (3, 11, 0)
 EXTRAS = {"qdrant-client": "qdrant", "sentence-transformers": "local"}
 SCHEMA: dict[str, Any] = {
     "type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False,
@@ -55,9 +56,7 @@ async def doctor(
 
 
 def _view(checks: list[Check]) -> RenderableType:
-    made = table("check", "", "", wide="")
-    for column, width in zip(made.columns, (None, None, 1), strict=True):
-        column.ratio, column.no_wrap, column.overflow = width, width is None, "fold"
+    made = table("check", "state", "detail", wide="detail")
     for check in checks:
         detail = Text(plain(check.detail)) + Text(f"\n→ {check.fix}" if check.fix else "", "yellow")
         made.add_row(check.name, Text(check.state, STYLE[check.state]), detail)
@@ -87,9 +86,9 @@ def masked(text: str, settings: Settings) -> str:
 
 
 def _python() -> Check:
-    told = ".".join(str(part) for part in sys.version_info[:3])
-    good = sys.version_info >= (3, 11)
-    return Check(name="python", state="ok" if good else "missing", detail=told, fix="" if good else "install Python 3.11 or newer")
+    told = tuple(sys.version_info[:3])
+    detail, good = ".".join(map(str, told)), told >= OLDEST_PYTHON
+    return Check(name="python", state="ok" if good else "missing", detail=detail, fix="" if good else "install a newer Python")
 
 
 def _settings(settings: Settings, there: bool) -> Check:
@@ -193,7 +192,8 @@ async def _model(settings: Settings, *, online: bool) -> Check:
     where = settings.model.base_url or "the provider's own server"
     key = "a key is set" if settings.model.api_key or os.environ.get("OPENAI_API_KEY") else "no key is set"
     if not online:
-        return Check(name="model", state="off", detail=f"{settings.model.name} at {where}, {key}; not asked: --online asks it once")
+        told = f"{settings.model.name} at {where}, {key}; not asked: --online asks it once"
+        return Check(name="model", state="off", detail=told)
 
     async def attempt() -> str:
         from consolidator.ports import Message

@@ -26,10 +26,10 @@ def hits(found: Sequence[Hit]) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(justify="right", style="bold", no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(ratio=1, overflow="fold")
+    grid.add_column(overflow="fold")
     for rank, hit in enumerate(found, start=1):
         body = Group(*_body(hit), *([sum_of(hit.explanation, hit.score)] if hit.explanation else []))
-        grid.add_row(str(rank), f"{hit.score:.3f}", Padding(body, (0, 0, 1, 0)))
+        grid.add_row(str(rank), f"{hit.score:.3f}", Padding(body, (0, 0, 1, 0), expand=False))
     tokens = sum(hit.tokens for hit in found)
     return Group(grid, Text(f"{count(len(found), 'hit')}, {count(tokens, 'token')}", "bright_black"))
 

@@ -53,31 +53,32 @@ def cut(text: str | None, width: int) -> str:
     return shown if len(shown) <= width else shown[: width - 1].rstrip() + "…"
 
 
-def quoted(memory: Memory) -> Text:
-    """A memory's words with who said them, when and where."""
+def quoted(memory: Memory, width: int | None = None) -> Text:
+    """A memory's words, or the first `width` characters of them, with who said them, when and where."""
+    words = cut(memory.text, width) if width else plain(memory.text)
     who = f"{plain(memory.speaker)}, " if memory.speaker else ""
-    return Text.assemble(f"“{plain(memory.text)}” ", (f"{who}{day(memory.time)}, {plain(memory.source)}", "bright_black"))
+    return Text.assemble(f"“{words}” ", (f"{who}{day(memory.time)}, {plain(memory.source)}", "bright_black"))
 
 
 def table(*columns: str, right: Sequence[str] = (), wide: str | None = None) -> Table:
-    """A table without frames; `wide` takes the room that is left."""
+    """A table without frames; only the column `wide` wraps."""
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
     for name in columns:
         made.add_column(
-            name, justify="right" if name in right else "left", no_wrap=name != wide, ratio=1 if name == wide else None,
+            name, justify="right" if name in right else "left", no_wrap=name != wide,
             overflow="fold" if name == wide else "ellipsis",
         )
-    made.expand = wide is not None
     return made
 
 
-def facts(rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> Table:
+def facts(rows: Mapping[str, str] | Sequence[tuple[str, str | Text]]) -> Table:
     """Names and values in two columns."""
+    pairs: Iterable[tuple[str, str | Text]] = rows.items() if isinstance(rows, Mapping) else rows
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bright_black", no_wrap=True)
-    grid.add_column(ratio=1, overflow="fold")
-    for name, value in rows.items() if isinstance(rows, Mapping) else rows:
-        grid.add_row(name, value if isinstance(value, Text | Table) else Text(str(value)))
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        grid.add_row(name, Text(value) if isinstance(value, str) else value)
     return grid
 
 
@@ -115,7 +116,7 @@ def observations(found: Sequence[Observation]) -> RenderableType:
 
 
 def observation(o: Observation, evidence: Mapping[str, Memory], versions: Sequence[Version]) -> RenderableType:
-    rows: list[tuple[str, object]] = [
+    rows: list[tuple[str, str | Text]] = [
         ("observation", o.id), ("state", f"{o.state}, version {o.version} of {len(versions)}"), ("backed by", standing(o)),
         ("made", f"{minute(o.created_at)}, changed {minute(o.updated_at)}"),
     ]
@@ -124,12 +125,12 @@ def observation(o: Observation, evidence: Mapping[str, Memory], versions: Sequen
     for e in sorted(o.evidence, key=lambda e: (e.occurred_at, e.memory_id)):
         memory = evidence.get(e.memory_id)
         note = "" if e.supports else " (shown to be wrong)"
-        told.append(Padding(Text.assemble(quoted(memory) if memory else plain(None), note), (0, 0, 0, 2)))
+        told.append(Padding(Text.assemble(quoted(memory) if memory else plain(None), note), (0, 0, 0, 2), expand=False))
     return Group(*told)
 
 
 def memory(m: Memory) -> RenderableType:
-    rows: list[tuple[str, object]] = [
+    rows: list[tuple[str, str | Text]] = [
         ("memory", m.id), ("source", plain(m.source) + ("" if m.sequence is None else f", turn {m.sequence}")),
         ("happened", minute(m.occurred_at) if m.occurred_at else "unknown"), ("retained", minute(m.retained_at)),
         ("kind", m.kind), ("state", str(m.state)),
@@ -148,12 +149,12 @@ def story(entries: Sequence[Entry], versions: Sequence[Version], cited: Mapping[
         how = e.action.replace("_", " ") + (f" ({kind.replace('_', ' ')})" if kind not in ("", "create", e.action) else "")
         head = Text.assemble((minute(e.at), "bright_black"), "  ", (how, "bold"), f" by {plain(e.by)}")
         head.append(f", version {e.version}" if e.version else "", "bright_black")
-        told += [head, Padding(facts(_steps(e, cited)), (0, 0, 1, 2))]
+        told += [head, Padding(facts(_steps(e, cited)), (0, 0, 1, 2), expand=False)]
     return Group(*told)
 
 
-def _steps(e: Entry, cited: Mapping[str, Memory]) -> list[tuple[str, object]]:
-    rows: list[tuple[str, object]] = [("before", plain(e.before))] if e.before is not None else []
+def _steps(e: Entry, cited: Mapping[str, Memory]) -> list[tuple[str, str | Text]]:
+    rows: list[tuple[str, str | Text]] = [("before", plain(e.before))] if e.before is not None else []
     rows += [("after", plain(e.after))] if e.after is not None else []
     rows += [("why", plain(e.reason))] if e.reason != "" else []
     return rows + [("on", quoted(cited[id]) if id in cited else plain(None)) for id in e.cites]
@@ -177,7 +178,8 @@ def report(done: Report) -> RenderableType:
     parts = [f"{getattr(done, name):,} {name}" for name in names if getattr(done, name)]
     lines = [Text(head), Text(f"observations: {', '.join(parts) or 'no change'}")]
     if done.left or done.parked:
-        lines.append(Text(f"{done.left:,} left pending with their error, {done.parked:,} parked: `consolidator parked`", "yellow"))
+        trouble = f"{done.left:,} left pending with their error, {done.parked:,} parked: `consolidator parked`"
+        lines.append(Text(trouble, "yellow"))
     if done.calls:
         spent = f"{done.prompt_tokens:,} + {done.reply_tokens:,} tokens"
         lines.append(Text(f"{count(done.calls, 'model call')}, {spent}", "bright_black"))
@@ -230,7 +232,7 @@ def verification(outcome: Verification) -> RenderableType:
 def stats(s: Stats) -> RenderableType:
     waiting = f"{s.pending:,}" + (f", the oldest since {minute(s.oldest_pending)}" if s.oldest_pending else "")
     spent = f"{s.model_calls:,}, {s.prompt_tokens:,} prompt and {s.reply_tokens:,} reply tokens"
-    rows: dict[str, object] = {
+    rows: dict[str, str] = {
         "bank": s.bank, "memories": f"{s.memories:,}", "observations": f"{s.observations:,}", "pending": waiting,
         "without vector": f"{s.unembedded:,}", "parked": f"{s.parked:,}", "held": f"{s.held:,}", "passes": f"{s.passes:,}",
         "model calls": spent, "open plans": f"{s.open_plans:,}", "open erasures": f"{s.open_tombstones:,}",

@@ -41,13 +41,13 @@ async def init(
     """Write a settings file that names every setting."""
     try:
         with file.open("w" if force else "x", encoding="utf-8") as out:
-            out.write(files(__package__).joinpath("template.toml").read_text(encoding="utf-8"))
+            out.write(files("consolidator_adapters.cli").joinpath("template.toml").read_text(encoding="utf-8"))
     except FileExistsError:
         raise InvalidInput(f"{file} is there already; --force writes over it") from None
     call.answer({"written": str(file)}, lambda: Text(f"wrote {file}; use it with `consolidator --config {file} ...`"))
 
 
-async def retain(  # noqa: PLR0913 (one parameter for each field of a memory)
+async def retain(
     call: Call,
     text: Annotated[str | None, typer.Argument(help="The text; - reads standard input.", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option("--file", help="JSON Lines: a text, or a memory with its fields, a line.")] = None,
@@ -115,7 +115,8 @@ async def _retained(call: Call, bank: Bank, items: list[dict[str, Any]]) -> Reta
             try:
                 more = await bank.retain(batch)
             except InvalidInput as error:
-                raise InvalidInput(f"from entry {start + 1} on: {error}; what comes before it was kept") if start else error from None
+                before = f"entries 1 to {start} were kept; in those from {start + 1} on, " if start else ""
+                raise InvalidInput(f"{before}{error}") from None
             kept = Retained(
                 memories=kept.memories + more.memories, new=kept.new + more.new, embedded=kept.embedded and more.embedded,
                 redacted=kept.redacted + more.redacted,
@@ -201,9 +202,9 @@ def _agreed(planned: Receipt) -> bool:
 
 
 def _erased(done: Receipt, file: Path | None) -> Group:
-    told = [Text("another worker holds the bank: the rollback follows with its next step", "yellow")] if done.state == "accepted" else []
+    waiting = Text("another worker holds the bank: the rollback follows with its next step", "yellow")
     how = Text(f"receipt {done.id}; check it with `consolidator verify {file or done.id}`", "bright_black")
-    return Group(views.erasure(done), Text(), *told, how)
+    return Group(views.erasure(done), Text(), *([waiting] if done.state == "accepted" else []), how)
 
 
 async def verify(
@@ -211,22 +212,26 @@ async def verify(
 ) -> None:
     """Search every store for what a receipt says was erased."""
     async with call.memory() as bank:
-        outcome = await bank.verify(await _receipt(bank, receipt))
+        outcome = await bank.verify(_from_file(Path(receipt)) or await _kept(bank, receipt))
     call.answer({**outcome.model_dump(mode="json"), "ok": outcome.ok}, lambda: views.verification(outcome))
     if not outcome.ok:
         raise typer.Exit(1)
 
 
-async def _receipt(bank: Bank, told: str) -> Receipt:
+def _from_file(file: Path) -> Receipt | None:
     from pydantic import ValidationError
 
     from consolidator.models import Receipt
 
-    if Path(told).is_file():
-        try:
-            return Receipt.model_validate_json(_read(Path(told)))
-        except ValidationError:
-            raise InvalidInput(f"{told} holds no receipt; `consolidator forget --receipt FILE` writes one") from None
+    if not file.is_file():
+        return None
+    try:
+        return Receipt.model_validate_json(_read(file))
+    except ValidationError:
+        raise InvalidInput(f"{file} holds no receipt; `consolidator forget --receipt FILE` writes one") from None
+
+
+async def _kept(bank: Bank, told: str) -> Receipt:
     for receipt in await bank.receipts():
         if receipt.id == told:
             return receipt

@@ -80,7 +80,7 @@ def load_questions() -> tuple[Question, ...]:
 
 
 def _read(name: str) -> Any:
-    return json.loads(files(__package__).joinpath(name).read_text(encoding="utf-8"))
+    return json.loads(files("consolidator_adapters.conversation").joinpath(name).read_text(encoding="utf-8"))
 
 
 __all__ = ["AfterForgetting", "Conversation", "Question", "load_conversation", "load_questions", "place"]
