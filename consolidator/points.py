@@ -43,7 +43,7 @@ def observation_point(after: Observation, vector: Vector, lineage: frozenset[str
     if after.state is ObservationState.ERASED:
         return Point(id=after.id, payload={"rev": after.rev, "state": after.state.value, "updated_at": after.updated_at})
     fields = after.model_dump(exclude={"id", "bank", "tags", "state", "evidence", "trend", "importance"})
-    times = [e.occurred_at for e in after.evidence] or [after.created_at]
+    times = [e.occurred_at for e in after.evidence if e.supports] or [after.updated_at]
     payload = {
         **fields, "tags": sorted(after.tags), "scope": scope_key(after.tags), "state": after.state.value,
         "evidence": [e.model_dump() for e in after.evidence],

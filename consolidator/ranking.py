@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from itertools import combinations
+from operator import mul
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -21,9 +22,13 @@ from consolidator.models import Explanation, Factor, LegShare, Term, Trend, Valu
 from consolidator.words import STOP, jaccard, stems
 
 SOFTNESS = 4.0  # of the logistic: one standard deviation at the top is then worth about 5 % of the score
+SAME_COSINE, SAME_WORDS = 0.5, 0.4  # of two statements about the same thing
+SHORT = 30  # stems
 HEAD = 20  # hits among which a newer statement is put before an older one
 TREND_VALUE = {Trend.STRENGTHENING: 0.75, Trend.NEW: 0.55, Trend.STABLE: 0.5, Trend.WEAKENING: 0.35, Trend.STALE: 0.2}
-TIME_WORD = re.compile(r"\b(?:yesterday|last|ago|next|tomorrow|weekend|this week|month|year|today|recently|just)\b", re.I)
+TIME_WORDS = frozenset(
+    ["yesterday", "last", "ago", "next", "tomorrow", "weekend", "month", "year", "today", "recently", "just"]
+)
 FIRST_PERSON = re.compile(r"\b(?:i|my|me|mine|i['’](?:ve|m|d|ll))\b", re.IGNORECASE)
 UNKNOWN = 0.5
 
@@ -51,7 +56,7 @@ class RecallWeights(Value):
     fresh: bool = True  # of two statements about the same thing the newer comes first
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Candidate:
     """Something that a list found. Ranks count from 1; None: another list found it."""
 
@@ -72,13 +77,48 @@ class Candidate:
     vector: Vector = field(default_factory=list)
 
 
+class Leg(NamedTuple):
+    """One list's share, before it is worth a `LegShare`: most candidates are never shown."""
+
+    rank: int | None
+    score: float
+    standardised: float
+    weight: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Ranked:
+    """A candidate with what its score is made of."""
+
     candidate: Candidate
-    score: float
-    explanation: Explanation
+    dense: Leg
+    words: Leg
+    terms: list[tuple[str, float]]
+    factors: list[tuple[str, str, float, float]]  # name, value, weight, multiplier
+    score: float = 0.0
     quote: str | None = None  # of an observation: the memory that speaks for it best
     superseded_by: str | None = None
+    moved: str | None = None
+
+    def __post_init__(self) -> None:
+        self.weigh()
+
+    @property
+    def base(self) -> float:
+        legs = self.dense.standardised * self.dense.weight + self.words.standardised * self.words.weight
+        return legs + sum(share for _, share in self.terms)
+
+    def weigh(self) -> None:
+        """Make the score of its parts."""
+        self.score = logistic(self.base) * math.prod(multiplier for *_, multiplier in self.factors)
+
+    @property
+    def explanation(self) -> Explanation:
+        where = "memories" if self.candidate.kind == "memory" else "observations"
+        legs = (LegShare(leg=f"{where}.{name}", **leg._asdict()) for name, leg in (("dense", self.dense), ("words", self.words)))
+        factors = (Factor(name=n, value=value, weight=weight, multiplier=by) for n, value, weight, by in self.factors)
+        terms = (Term(name=name, share=share) for name, share in self.terms)
+        return Explanation(legs=tuple(legs), terms=tuple(terms), factors=tuple(factors), moved=self.moved)
 
 
 def logistic(x: float) -> float:
@@ -87,7 +127,8 @@ def logistic(x: float) -> float:
 
 def standardise(values: Sequence[float]) -> list[float]:
     """In deviations from the mean; all 0 where the values do not differ."""
-    mean, deviation = statistics.fmean(values), statistics.pstdev(values)
+    mean = math.fsum(values) / len(values)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
     return [(value - mean) / deviation if deviation > 1e-9 else 0.0 for value in values]
 
 
@@ -122,15 +163,17 @@ def rank(candidates: Sequence[Candidate], weights: RecallWeights, *, about: str 
     pool = [c for c in candidates if c.words > 0 or c.dense >= weights.floor]
     if not pool:
         return []
-    shares = _leg_shares(pool, weights)
-    fused = {c.id: sum(leg.share for leg in shares[c.id]) for c in pool}
+    dense, words = standardise([c.dense for c in pool]), standardise([c.words for c in pool])
+    fused = {c.id: weights.dense * d + weights.words * w for c, d, w in zip(pool, dense, words, strict=True)}
     structure = _Structure(pool, fused)
-    ranked = []
-    for c in pool:
-        terms = tuple(term for term in structure.terms(c, weights, about) if term.share)
-        factors = tuple(_factors(c, weights, now))
-        explanation = Explanation(legs=shares[c.id], terms=terms, factors=factors)
-        ranked.append(Ranked(candidate=c, score=score_of(explanation), explanation=explanation))
+    ranked = [
+        Ranked(
+            candidate=c, dense=Leg(c.dense_rank, c.dense, d, weights.dense), words=Leg(c.words_rank, c.words, w, weights.words),
+            terms=[(name, share) for name, share in structure.terms(c, weights, about) if share],
+            factors=list(_factors(c, weights, now)),
+        )
+        for c, d, w in zip(pool, dense, words, strict=True)
+    ]
     return sorted(ranked, key=_order)
 
 
@@ -141,18 +184,6 @@ def _order(ranked: Ranked) -> tuple[float, str]:
 def score_of(explanation: Explanation) -> float:
     """`logistic(sum of shares) * product of multipliers`."""
     return logistic(explanation.base) * math.prod(factor.multiplier for factor in explanation.factors)
-
-
-def _leg_shares(pool: Sequence[Candidate], weights: RecallWeights) -> dict[str, tuple[LegShare, ...]]:
-    dense, words = standardise([c.dense for c in pool]), standardise([c.words for c in pool])
-    shares: dict[str, tuple[LegShare, ...]] = {}
-    for c, by_meaning, by_words in zip(pool, dense, words, strict=True):
-        where = "memories" if c.kind == "memory" else "observations"
-        shares[c.id] = (
-            LegShare(leg=f"{where}.dense", rank=c.dense_rank, score=c.dense, standardised=by_meaning, weight=weights.dense),
-            LegShare(leg=f"{where}.words", rank=c.words_rank, score=c.words, standardised=by_words, weight=weights.words),
-        )
-    return shares
 
 
 class _Structure:
@@ -168,26 +199,30 @@ class _Structure:
                 self._places[place] = max(fused[c.id], self._places.get(place, -math.inf))
                 self._sessions[c.source] = max(fused[c.id], self._sessions.get(c.source, -math.inf))
 
-    def terms(self, c: Candidate, weights: RecallWeights, about: str | None) -> Iterable[Term]:
+    def terms(self, c: Candidate, weights: RecallWeights, about: str | None) -> Iterable[tuple[str, float]]:
         if c.kind == "observation":
-            yield Term(name="session", share=weights.session * self._fused[c.id])
-            spoken_of = about is not None and bool(named(c.text, [about]))
+            yield "session", weights.session * self._fused[c.id]
+            spoken_of = about is not None and about in c.text
         else:
             yield from self._neighbours(c, weights)
-            yield Term(name="question", share=weights.question * c.text.rstrip().endswith("?"))
+            yield "question", weights.question * c.text.rstrip().endswith("?")
             spoken_of = about is not None and c.speaker == about
-        yield Term(name="time word", share=weights.time_word * bool(TIME_WORD.search(c.text)))
-        yield Term(name=f"about {about}", share=weights.speaker * spoken_of)
+        yield "time word", weights.time_word * _tells_a_time(c.text)
+        yield f"about {about}", weights.speaker * spoken_of
 
-    def _neighbours(self, c: Candidate, weights: RecallWeights) -> Iterable[Term]:
+    def _neighbours(self, c: Candidate, weights: RecallWeights) -> Iterable[tuple[str, float]]:
         if c.sequence is None:
             return
-        yield Term(name="previous turn", share=weights.previous * self._places.get((c.source, c.sequence - 1), 0.0))
-        yield Term(name="next turn", share=weights.next * self._places.get((c.source, c.sequence + 1), 0.0))
-        yield Term(name="session", share=weights.session * self._sessions[c.source])
+        yield "previous turn", weights.previous * self._places.get((c.source, c.sequence - 1), 0.0)
+        yield "next turn", weights.next * self._places.get((c.source, c.sequence + 1), 0.0)
+        yield "session", weights.session * self._sessions[c.source]
 
 
-def _factors(c: Candidate, weights: RecallWeights, now: datetime) -> Iterable[Factor]:
+def _tells_a_time(text: str) -> bool:
+    return not TIME_WORDS.isdisjoint(text.casefold().replace(",", " ").replace(".", " ").split())
+
+
+def _factors(c: Candidate, weights: RecallWeights, now: datetime) -> Iterable[tuple[str, str, float, float]]:
     if c.kind == "observation":
         trend = TREND_VALUE[c.trend] if c.trend else UNKNOWN
         yield _factor("trend", c.trend or "unknown", trend, weights.trend)
@@ -198,8 +233,8 @@ def _factors(c: Candidate, weights: RecallWeights, now: datetime) -> Iterable[Fa
         yield _factor("recency", f"{days:.0f} days", 0.5 ** (days / weights.recency_half_life), weights.recency)
 
 
-def _factor(name: str, told: str, value: float, weight: float) -> Factor:
-    return Factor(name=name, value=told, weight=weight, multiplier=1 + weight * (value - UNKNOWN))
+def _factor(name: str, told: str, value: float, weight: float) -> tuple[str, str, float, float]:
+    return name, told, weight, 1 + weight * (value - UNKNOWN)
 
 
 def fold(ranked: Sequence[Ranked]) -> list[Ranked]:
@@ -223,39 +258,38 @@ def fold(ranked: Sequence[Ranked]) -> list[Ranked]:
 
 def _lifted(r: Ranked, best: Ranked) -> Ranked:
     r.quote = best.candidate.id
-    ahead = best.explanation.base - r.explanation.base
-    if ahead > 0:
-        terms = (*r.explanation.terms, Term(name="its evidence ranks higher", share=ahead))
-        r.explanation = r.explanation.model_copy(update={"terms": terms})
-        r.score = score_of(r.explanation)
+    if (ahead := best.base - r.base) > 0:
+        r.terms.append(("its evidence ranks higher", ahead))
+        r.weigh()
     return r
+
+
+def in_doubt(ranked: Sequence[Ranked]) -> list[Candidate]:
+    """Candidates among the first hits that may be about the same thing, by their words; their vectors decide."""
+    head = [r.candidate for r in ranked[:HEAD]]
+    pairs = list(_pairs(head))
+    return [c for c in head if any(c in pair for pair in pairs)]
 
 
 def newer_first(ranked: Sequence[Ranked]) -> list[Ranked]:
     """Among the first hits: of two short statements about the same thing, the newer takes the better place."""
-    order = list(ranked)
-    said = {r.candidate.id: stems(r.candidate.text) for r in order[:HEAD]}
-    for a in range(min(HEAD, len(order))):
-        for b in range(a + 1, min(HEAD, len(order))):
-            older, newer = order[a], order[b]
-            if newer.candidate.time > older.candidate.time and _same_thing(older.candidate, newer.candidate, said):
-                order[a], order[b] = newer, older
-                older.superseded_by = newer.candidate.id
-                _tell(newer, "put before an older statement about the same thing")
-                _tell(older, "put after a newer statement about the same thing")
-    return order
+    by_id = {r.candidate.id: r for r in ranked[:HEAD]}
+    order = [r.candidate.id for r in ranked[:HEAD]]
+    for one, other in _pairs([r.candidate for r in ranked[:HEAD]]):
+        older, newer = sorted((one, other), key=lambda c: c.time)
+        a, b = order.index(older.id), order.index(newer.id)
+        if a < b and sum(map(mul, one.vector, other.vector)) >= SAME_COSINE:
+            order[a], order[b] = newer.id, older.id
+            by_id[older.id].superseded_by = newer.id
+            by_id[newer.id].moved = "put before an older statement about the same thing"
+            by_id[older.id].moved = "put after a newer statement about the same thing"
+    return [*(by_id[id] for id in order), *ranked[HEAD:]]
 
 
-def _tell(ranked: Ranked, moved: str) -> None:
-    ranked.explanation = ranked.explanation.model_copy(update={"moved": moved})
-
-
-def _same_thing(one: Candidate, other: Candidate, said: Mapping[str, frozenset[str]]) -> bool:
-    """Cosine >= .5 and a Jaccard of the stems >= .4, of short statements by one speaker: of long ones it is not known."""
-    if one.speaker != other.speaker or not one.vector or not other.vector:
-        return False
-    mine, theirs = said[one.id], said[other.id]
-    if not 0 < len(mine) <= 30 or not 0 < len(theirs) <= 30:
-        return False
-    near = sum(a * b for a, b in zip(one.vector, other.vector, strict=True))
-    return near >= 0.5 and jaccard(mine, theirs) >= 0.4
+def _pairs(head: Sequence[Candidate]) -> Iterable[tuple[Candidate, Candidate]]:
+    """Short statements by one speaker at different times that share their words. Of long ones it is not known what they state."""
+    said = [(c, stems(c.text)) for c in head]
+    short = [(c, told) for c, told in said if 0 < len(told) <= SHORT]
+    for (one, mine), (other, theirs) in combinations(short, 2):
+        if one.speaker == other.speaker and one.time != other.time and jaccard(mine, theirs) >= SAME_WORDS:
+            yield one, other

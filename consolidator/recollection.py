@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from consolidator.errors import EmbedderUnavailable, InvalidInput
 from consolidator.models import Hit, Kind, Memory, Observation, ObservationState, Tags, Time, Value, Vector
 from consolidator.parts import Parts
-from consolidator.points import memory_of, observation_of
+from consolidator.points import memory_of, observation_of, observation_point
 from consolidator.ports import AnyOf, Equals, Found, Ids, Leg, Not, Range, VectorStore
-from consolidator.ranking import Candidate, Ranked, RecallWeights, asked_about, fold, newer_first, rank, without_names
+from consolidator.ranking import Candidate, Ranked, RecallWeights, asked_about, fold, in_doubt, newer_first, rank, without_names
 from consolidator.trends import trend_of
 from consolidator.words import cost
 
@@ -71,7 +71,8 @@ class Recollection:
         candidates = [self._candidate(entry, now) for entry in pool.values()]
         ranked = fold(rank(candidates, self._weights, about=asked_about(query.text, speakers), now=now))
         if self._weights.fresh:
-            ranked = newer_first(await self._with_vectors(bank, ranked))
+            await self._give_vectors(bank, in_doubt(ranked))
+            ranked = newer_first(ranked)
         return await self._hits(bank, query, ranked, pool, now)
 
     async def _known_speakers(self, bank: str) -> list[str]:
@@ -101,18 +102,22 @@ class Recollection:
         pool: dict[str, _Entry],
     ) -> None:
         """Both lists, then for what only one of them found its score by the other: nothing is guessed."""
-        store = self._parts.memories if kind == "memory" else self._parts.observations
-        found = await _both(store, bank, query.text, vector, where, self._weights.depth)
-        entries = {hit.id: _Entry(bank, kind, hit) for hits in found.values() for hit in hits}
+        store, depth = (self._parts.memories if kind == "memory" else self._parts.observations), self._weights.depth
+        found = await _both(store, bank, query.text, vector, where, depth)
+        entries = {hit.id: _Entry(bank, kind, hit.id) for hits in found.values() for hit in hits}
         for leg, hits in found.items():
             for position, hit in enumerate(hits, start=1):
                 entries[hit.id].scores[leg], entries[hit.id].ranks[leg] = hit.score, position
         missing = {leg: [id for id, entry in entries.items() if leg not in entry.scores] for leg in found}
-        again = await _both(store, bank, query.text, vector, [], self._weights.depth * 2, only=missing)
+        if len(found.get("words", ())) < depth:
+            missing.pop("words", None)  # the list was not cut: what it lacks shares no word
+        again = await _both(store, bank, query.text, vector, [], depth * 2, only=missing)
         for leg, hits in again.items():
             for hit in hits:
                 entries[hit.id].scores[leg] = hit.score
-        pool.update(entries)
+        for point in await store.get(bank, list(entries)):
+            entries[point.id].payload = point.payload
+            pool[point.id] = entries[point.id]
 
     async def _as_known(self, bank: str, pool: dict[str, _Entry], as_of: datetime) -> None:
         """Put each observation's version of that time in its place; drop those that did not stand then."""
@@ -126,31 +131,28 @@ class Recollection:
             now, version = histories[id].observation, then[-1]
             evidence = tuple(e for e in now.evidence if e.since_version <= version.number)
             fields = {"text": version.text, "version": version.number, "confidence": version.confidence, "evidence": evidence}
-            pool[id].observation = now.model_copy(update={**fields, "state": version.state, "updated_at": version.at})
+            then_told = now.model_copy(update={**fields, "state": version.state, "updated_at": version.at})
+            pool[id].payload = observation_point(then_told, [], frozenset()).payload
 
     def _candidate(self, entry: _Entry, now: datetime) -> Candidate:
-        dense, words = entry.scores.get("dense", 0.0), entry.scores.get("words", 0.0)
-        by_meaning, by_words = entry.ranks.get("dense"), entry.ranks.get("words")
-        if entry.kind == "observation":
-            o = entry.observation
-            times = [e.occurred_at for e in o.evidence if e.supports] or [o.updated_at]
-            return Candidate(
-                id=o.id, kind="observation", text=o.text, time=max(times), dense=dense, words=words,
-                dense_rank=by_meaning, words_rank=by_words, evidence=frozenset(e.memory_id for e in o.evidence if e.supports),
-                trend=trend_of(o.evidence, now), confidence=o.confidence,
-            )
-        m = entry.memory
-        return Candidate(
-            id=m.id, kind="memory", text=m.text, time=m.time, dense=dense, words=words,
-            dense_rank=by_meaning, words_rank=by_words, source=m.source, sequence=m.sequence, speaker=m.speaker,
+        """Straight from the payload: most candidates are never shown, and values cost time."""
+        found = entry.payload
+        candidate = Candidate(
+            id=entry.id, kind=entry.kind, text=found["text"], time=_time(found.get("time") or found["last_time"]),
+            dense=entry.scores.get("dense", 0.0), words=entry.scores.get("words", 0.0), dense_rank=entry.ranks.get("dense"),
+            words_rank=entry.ranks.get("words"), source=found.get("source", ""), sequence=found.get("sequence"),
+            speaker=found.get("speaker"), confidence=found.get("confidence"),
+            evidence=frozenset(e["memory_id"] for e in found.get("evidence", ()) if e["supports"]),
         )
+        if self._weights.trend and entry.kind == "observation":
+            candidate.trend = trend_of(entry.observation.evidence, now)
+        return candidate
 
-    async def _with_vectors(self, bank: str, ranked: Sequence[Ranked], head: int = 20) -> Sequence[Ranked]:
+    async def _give_vectors(self, bank: str, candidates: Sequence[Candidate]) -> None:
         for kind, store in (("memory", self._parts.memories), ("observation", self._parts.observations)):
-            mine = {r.candidate.id: r.candidate for r in ranked[:head] if r.candidate.kind == kind}
+            mine = {c.id: c for c in candidates if c.kind == kind}
             for point in await store.get(bank, list(mine), vectors=True) if mine else []:
                 mine[point.id].vector = point.dense or []
-        return ranked
 
     async def _hits(
         self, bank: str, query: Query, ranked: Sequence[Ranked], pool: dict[str, _Entry], now: datetime
@@ -159,7 +161,7 @@ class Recollection:
         left = query.token_budget
         quotes = await self._quotes(bank, ranked[: query.top_k * 2], pool)
         for r in ranked:
-            hit = _hit(r, pool[r.candidate.id], quotes.get(r.candidate.id), query.explain)
+            hit = _hit(r, pool[r.candidate.id], quotes.get(r.candidate.id), query.explain, now)
             if left is not None and hit.tokens > left:
                 continue
             left = None if left is None else left - hit.tokens
@@ -181,29 +183,24 @@ class Recollection:
 class _Entry:
     """A found point with its scores, turned into a value when it is needed."""
 
-    def __init__(self, bank: str, kind: Literal["memory", "observation"], found: Found) -> None:
-        self.id, self.kind = found.id, kind
+    def __init__(self, bank: str, kind: Literal["memory", "observation"], id: str) -> None:
+        self.id, self.kind = id, kind
+        self.payload: Mapping[str, Any] = {}
         self.scores: dict[str, float] = {}
         self.ranks: dict[str, int] = {}
-        self._bank, self._found = bank, found
-        self._memory: Memory | None = None
-        self._observation: Observation | None = None
+        self._bank = bank
 
     @property
     def memory(self) -> Memory:
-        if self._memory is None:
-            self._memory = memory_of(self._bank, self._found)
-        return self._memory
+        return memory_of(self._bank, Found(self.id, 0.0, self.payload))
 
     @property
     def observation(self) -> Observation:
-        if self._observation is None:
-            self._observation = observation_of(self._bank, self._found)
-        return self._observation
+        return observation_of(self._bank, Found(self.id, 0.0, self.payload))
 
-    @observation.setter
-    def observation(self, value: Observation) -> None:
-        self._observation = value
+
+def _time(value: str | datetime) -> datetime:
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
 
 
 async def _both(
@@ -217,7 +214,7 @@ async def _both(
         if (name == "dense" and vector is None) or (only is not None and not only.get(name)):
             continue
         by_meaning, by_words = (vector, None) if name == "dense" else (None, text)
-        legs.append(Leg(name=name, where=narrowed, limit=limit, dense=by_meaning, lexical=by_words))
+        legs.append(Leg(name=name, where=narrowed, limit=limit, dense=by_meaning, lexical=by_words, payload=False))
     lists = await store.search(bank, legs) if legs else []
     return {leg.name: hits for leg, hits in zip(legs, lists, strict=True)}
 
@@ -259,7 +256,7 @@ def _newest(observation: Observation) -> str | None:
     return max(supporting, key=lambda e: (e.occurred_at, e.memory_id)).memory_id if supporting else None
 
 
-def _hit(r: Ranked, entry: _Entry, quote: Memory | None, explain: bool) -> Hit:
+def _hit(r: Ranked, entry: _Entry, quote: Memory | None, explain: bool, now: datetime) -> Hit:
     c = r.candidate
     common = {"id": c.id, "kind": c.kind, "text": c.text, "score": r.score, "occurred_at": c.time,
               "superseded_by": r.superseded_by, "explanation": r.explanation if explain else None}
@@ -267,7 +264,7 @@ def _hit(r: Ranked, entry: _Entry, quote: Memory | None, explain: bool) -> Hit:
         o = entry.observation
         hit = Hit.model_validate({
             **common, "tags": o.tags, "evidence": o.evidence, "proof_count": o.proof_count, "confidence": o.confidence,
-            "trend": c.trend, "version": o.version, "quote": quote,
+            "trend": trend_of(o.evidence, now), "version": o.version, "quote": quote,
         })
     else:
         m = entry.memory

@@ -100,8 +100,13 @@ async def open_parts(
         for part in reversed(opened):
             await part.close()
         raise
-    owner = f"{socket.gethostname()[:20]}-{os.getpid()}-{secrets.token_hex(4)}"
-    return Parts(storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, clock=clock, owner=owner)
+    return Parts(storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, clock=clock, owner=_owner(settings))
+
+
+def _owner(settings: Settings) -> str:
+    if settings.store.kind == "edge":  # its folder has one owner at a time: the lease of a killed one is nobody's to wait for
+        return "embedded"
+    return f"{socket.gethostname()[:20]}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def make_folder(folder: Path) -> None:

@@ -243,6 +243,12 @@ class VectorStoreContract(RefusalContract):
         legs = [Leg(name="stop", lexical="the of"), Leg(name="empty", lexical=""), Leg(name="w", lexical="the tea")]
         assert [[hit.id for hit in leg] for leg in await store.search("alice", legs)] == [[], [], [number(3)]]
 
+    async def test_a_leg_without_payloads_gives_the_same_order(self, store: VectorStore) -> None:
+        await store.put("alice", [point(n, dense=axis(n % 3), lexical=f"tea {n}") for n in range(1, 7)])
+        whole, bare = await store.search("alice", [Leg(name="x", lexical="tea"), Leg(name="x", lexical="tea", payload=False)])
+        assert [(hit.id, hit.score) for hit in bare] == [(hit.id, hit.score) for hit in whole]
+        assert all(hit.payload and not light.payload for hit, light in zip(whole, bare, strict=True))
+
     async def test_no_legs(self, store: VectorStore) -> None:
         assert await store.search("alice", []) == []
 

@@ -208,8 +208,11 @@ class MemoryCollection:
     def _ranked(self, bank: str, leg: Leg) -> list[Found]:
         ids = self._matching(bank, leg.where)
         scores = self._near(ids, leg.dense) if leg.dense is not None else self._worded(bank, ids, leg.lexical or "")
-        found = (Found(id, score, checks.read_payload(self._records[id].payload)) for id, score in scores.items())
+        found = (Found(id, score, self._told(id) if leg.payload else {}) for id, score in scores.items())
         return checks.ranked(found, leg.limit)
+
+    def _told(self, id: str) -> dict[str, Any]:
+        return checks.read_payload(self._records[id].payload)
 
     def _near(self, ids: Iterable[str], query: Vector) -> dict[str, float]:
         unit = _normalised(query)

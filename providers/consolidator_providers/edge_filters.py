@@ -48,10 +48,10 @@ def request_of(bank: str, leg: Leg, encoder: Bm25Encoder) -> q.QueryRequest | No
     """The query for one leg; None when its words are all stop words. A word's rarity is counted within the bank."""
     where, limit = bank_filter(bank, leg.where), leg.limit + SPARE
     if leg.dense is not None:
-        return q.QueryRequest(limit=limit, query=q.Query.Nearest(leg.dense, using="dense"), filter=where, with_payload=True)
+        return q.QueryRequest(limit=limit, query=q.Query.Nearest(leg.dense, using="dense"), filter=where, with_payload=leg.payload)
     words = encoder.query(leg.lexical or "")
     if words is None:
         return None
     query = q.Query.Nearest(q.SparseVector(words.indices, words.values), using="bm25")
     own = q.SearchParams(idf=q.IdfParams(bank_filter(bank)))
-    return q.QueryRequest(limit=limit, query=query, filter=where, params=own, with_payload=True)
+    return q.QueryRequest(limit=limit, query=query, filter=where, params=own, with_payload=leg.payload)

@@ -52,9 +52,9 @@ def request_of(bank: str, leg: Leg, encoder: Bm25Encoder) -> models.QueryRequest
     """The query for one leg; None when its words are all stop words. A word's rarity is counted within the bank."""
     where, limit = bank_filter(bank, leg.where), leg.limit + SPARE
     if leg.dense is not None:
-        return models.QueryRequest(query=leg.dense, using="dense", filter=where, limit=limit, with_payload=True)
+        return models.QueryRequest(query=leg.dense, using="dense", filter=where, limit=limit, with_payload=leg.payload)
     words = encoder.query(leg.lexical or "")
     if words is None:
         return None
     own = models.SearchParams(idf=models.IdfCorpusParams(corpus=bank_filter(bank)))
-    return models.QueryRequest(query=sparse_of(words), using="bm25", filter=where, params=own, limit=limit, with_payload=True)
+    return models.QueryRequest(query=sparse_of(words), using="bm25", filter=where, params=own, limit=limit, with_payload=leg.payload)

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 it failed; 2 wrong input; 3 there is no such thing; 4 some
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -88,7 +89,7 @@ def _failed(args: Sequence[str], error: BaseException, message: str, code: int) 
 def _quieten(*, debug: bool) -> None:
     """Our own warnings go to stderr; what vendors chat about does not belong to a command's answer."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if debug:

@@ -32,7 +32,7 @@ MARK_TEXT = "Made by `consolidator demo`. All that is in this folder is deleted 
 async def demo(
     call: Call,
     keep: Annotated[bool, typer.Option("--keep/--remove", help="Keep the folder afterwards, or remove it.")] = True,
-    questions: Annotated[int, typer.Option("--questions", "-n", min=1, help="How many questions to show.")] = 4,
+    questions: Annotated[int, typer.Option("--questions", "-n", min=1, help="How many questions to show.")] = 5,
     offline: Annotated[bool, typer.Option("--offline", help="Use the rules, even where a model is configured.")] = False,
 ) -> None:
     """Watch it work: retain, consolidate, recall, forget, verify. No key, no server."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from time import monotonic
@@ -18,19 +18,18 @@ from consolidator_adapters.cli.call import Call
 from consolidator_adapters.cli.demo_measure import HEAD, Changed, Kept, Measured, Said, carried, measure, said
 from consolidator_adapters.cli.reading import memories_of
 from consolidator_adapters.cli.writing import watched
-from consolidator_adapters.conversation import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from consolidator.engine import Bank
-    from consolidator.models import Observation
+    from consolidator.models import Hit, Observation
     from consolidator_adapters.conversation import Conversation, Question
 
 TELLING = 12
 CHANGED = 5  # of them, at least, with a change of state
 MOVING = 4  # and with news of the last weeks
-FIRST = ("q18", "q16", "q24", "q51", "q17", "q19", "q04", "q42", "q53")  # the order in which questions are shown
+FIRST = ("q19", "q17", "q25", "q40", "q51", "q16", "q08", "q22", "q24")  # the order in which questions are shown
 ONLY_FORGOTTEN = "q51"  # what the forgotten session alone answers
 HITS_SHOWN = 2
 CHANGES_SHOWN = 6
@@ -66,6 +65,7 @@ class Tour:
     questions: Sequence[Question]
     asked: int
     ids: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, list[Hit]] = field(default_factory=dict)  # of every shipped question, as of the last look
     said_before: list[Said] = field(default_factory=list)
 
     async def walk(self) -> dict[str, Any]:
@@ -112,12 +112,14 @@ class Tour:
 
     async def recall(self) -> dict[str, Any]:
         shown, told = in_order(self.questions, self.asked), []
+        self.show.line(Text("A star marks a hit that brings a turn which answers the question.", "bright_black"))
         for question in shown:
-            found = await self.bank.recall(question.text, top_k=5, explain=True)
+            found = await self.bank.recall(question.text, top_k=HEAD, explain=True)
             wanted = self._wanted(question.evidence)
             self.show.line(demo_views.question(question.text, question.answer, found[:HITS_SHOWN], wanted))
             told.append({"question": question.text, "answer": question.answer, "hits": found})
-        measured = await self._measured(self.questions)
+        await self._ask_all()
+        measured = self._measured({question.id: question.evidence for question in self.questions})
         self.show.line(demo_views.measured("All shipped questions, measured now", measured))
         return {"questions": told, "measured": asdict(measured)}
 
@@ -144,47 +146,40 @@ class Tour:
 
     async def afterwards(self) -> dict[str, Any]:
         lost = next(question for question in self.questions if question.id == ONLY_FORGOTTEN)
-        found = await self.bank.recall(lost.text, top_k=5, explain=True)
+        found = await self.bank.recall(lost.text, top_k=HEAD, explain=True)
         self.show.line(demo_views.question(lost.text, "no longer known", found[:HITS_SHOWN], set()))
-        said = await self._said()
-        self.show.line(demo_views.said(self.phrases, self.said_before, said))
+        await self._ask_all()
+        said_after = await self._said()
+        self.show.line(demo_views.said(self.phrases, self.said_before, said_after))
         with self.call.progress() as bar:
             report = await watched(self.bank, bar)
+        if report.passes:
+            await self._ask_all()
         said_again = await self._said()
         self.show.line(demo_views.again(report, sum(place.found for place in said_again)))
-        kept = await self._corroborated()
+        source = self.conversation.forget
+        still = {question.id: question.evidence_without(source) for question in self.questions}
+        kept = [self._kept(q, still[q.id]) for q in self.questions if still[q.id] and still[q.id] != q.evidence]
         self.show.line(demo_views.corroborated(kept))
-        measured = await self._measured([question for question in self.questions if question.after_forgetting.answerable])
+        measured = self._measured({id: turns for id, turns in still.items() if turns})
         self.show.line(demo_views.measured("All questions that can still be answered", measured))
         return {
             "question": lost.text, "hits": found, "phrases": len(self.phrases), "said_before": rows(self.said_before),
-            "said_after": rows(said), "consolidated_again": report, "said_after_consolidating_again": rows(said_again),
+            "said_after": rows(said_after), "consolidated_again": report, "said_after_consolidating_again": rows(said_again),
             "still_answered": rows(kept), "measured": asdict(measured),
         }
 
-    async def _corroborated(self) -> list[Kept]:
-        """Facts that the forgotten session had told too."""
-        source, kept = self.conversation.forget, []
-        for question in self.questions:
-            after, evidence = question.after_forgetting, question.evidence_without(self.conversation.forget)
-            if not after.answerable or not any(place(turn)[0] == source for turn in question.evidence):
-                continue
-            found = await self.bank.recall(question.text, top_k=HEAD)
-            wanted = self._wanted(evidence)
-            rank = next((rank for rank, hit in enumerate(found, start=1) if carried(hit) & wanted), None)
-            text = found[rank - 1].text if rank else ""
-            kept.append(Kept(question.text, after.answer or "", rank, text))
-        return kept
+    def _kept(self, question: Question, turns: Sequence[str]) -> Kept:
+        """A fact that the forgotten session had told too: the first hit that brings it now."""
+        wanted, found = self._wanted(turns), self.answers[question.id][:HEAD]
+        rank = next((rank for rank, hit in enumerate(found, start=1) if carried(hit) & wanted), None)
+        return Kept(question.text, question.after_forgetting.answer or "", rank, found[rank - 1].text if rank else "")
 
-    async def _measured(self, questions: Sequence[Question]) -> Measured:
-        """By the turns that are still there."""
-        asked = []
-        for question in questions:
-            turns = [turn for turn in question.evidence if turn in self.ids]
-            if self.said_before:
-                turns = list(question.evidence_without(self.conversation.forget))
-            asked.append((await self.bank.recall(question.text, top_k=HEAD), self._wanted(turns)))
-        return measure(asked)
+    async def _ask_all(self) -> None:
+        self.answers = {question.id: await self.bank.recall(question.text) for question in self.questions}
+
+    def _measured(self, turns: Mapping[str, Sequence[str]]) -> Measured:
+        return measure((self.answers[id], self._wanted(wanted)) for id, wanted in turns.items())
 
     def _wanted(self, turns: Sequence[str]) -> set[str]:
         return {self.ids[turn] for turn in turns}
@@ -196,7 +191,7 @@ class Tour:
 
     async def _said(self) -> list[Said]:
         """The phrases that can still be read, place by place."""
-        hits = [hit for question in self.questions for hit in await self.bank.recall(question.text, top_k=10)]
+        hits = [hit for found in self.answers.values() for hit in found]
         observations = await self.bank.observations()
         histories = [version for o in observations for version in await self.bank.history(o.id)]
         journal = await self.bank.journal(limit=100_000)

