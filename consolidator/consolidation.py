@@ -85,7 +85,11 @@ class Consolidation:
         pending = (Equals("state", MemoryState.PENDING.value),)
         reach = len(run.seen) + 4 * self._policy.batch
         page = await self._parts.memories.scan(bank, pending, order_by="retained_at", limit=reach)
-        entombed = {stone.memory_id for stone in await self._parts.ledger.tombstones(bank, ids=[p.id for p in page.points])}
+        stones = await self._parts.ledger.tombstones(bank, ids=[p.id for p in page.points])
+        entombed = {stone.memory_id for stone in stones}
+        if stray := [stone.memory_id for stone in stones if not stone.open]:
+            # a retain that was killed before it looked for tombstones has brought back what was erased meanwhile
+            await self._parts.memories.delete(bank, stray)
         open_ones = [p for p in page.points if p.id not in run.seen and p.id not in entombed]
         same = [p.id for p in open_ones if p.payload["scope"] == open_ones[0].payload["scope"]]
         return await self._parts.memories.get(bank, same[:size], vectors=True)
@@ -141,15 +145,22 @@ class Consolidation:
             intent=intent, batch=batch, known=known, vectors=vectors, now=batch.now, by=proposal.by,
             digest=await self._parts.digest(bank), guards=self._policy.guards,
         ).plan(proposal)
-        if not run.dry:
-            await carry_out(self._parts, _frozen(intent, batch, taken, planned, proposal), lease)
-            await self._parts.ledger.attempts_cleared(bank, [memory.id for memory in taken])
+        if taken and not run.dry:
+            await self._parts.ledger.attempts_cleared(bank, [memory.id for memory in taken])  # first: once done, nobody would
+            await self._carry_out(_frozen(intent, batch, taken, planned, proposal), lease, texts)
         _count(run, batch, planned, proposal, len(taken), self._policy.batch)
         left = [shown.memory for shown in batch.memories if shown.alias not in accounted]
         run.seen |= {m.id for m in left} | ({m.id for m in taken} if run.dry else set())
         if left:
             problem = "; ".join(proposal.faults) or "the reply did not account for it"
             await self._failed(bank, run, [m.id for m in left], problem, proposal.reply)
+
+    async def _carry_out(self, intent: Intent, lease: Lease, texts: list[str]) -> None:
+        try:
+            await carry_out(self._parts, intent, lease)
+        except ErasedMeanwhile:
+            await self._parts.embedder.forget(texts)  # some were derived from what is gone
+            raise
 
     async def _nearest(self, bank: str, batch: Batch, vectors: dict[str, Vector]) -> dict[str, History]:
         """What lies nearest to each new text, shown or not: a twin of it becomes evidence instead of a duplicate."""

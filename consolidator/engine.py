@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -35,9 +35,10 @@ from consolidator.models import (
     Version,
 )
 from consolidator.parts import Parts
-from consolidator.plans import Entry, Lease, Parked, Report
+from consolidator.plans import Entry, History, Lease, Parked, Report
 from consolidator.points import memory_of, observation_of
 from consolidator.ports import Condition, Embedder, Equals, Ids, Proposer, Range
+from consolidator.provenance import without
 from consolidator.recollection import Query, Recollection
 from consolidator.redo import barrier, finish_open_plans, lease_on
 from consolidator.registry import open_parts
@@ -128,9 +129,9 @@ class Bank:
         self.id = id
 
     async def retain(  # noqa: PLR0913 (one keyword for each field of a memory)
-        self, text: str | Sequence[str | Mapping[str, Any]], *, source: str | None = None, speaker: str | None = None,
-        sequence: int | None = None, occurred_at: datetime | None = None, tags: Iterable[str] = (), kind: Kind = "world",
-        metadata: Mapping[str, Any] | None = None, trust: int = Trust.USER,
+        self, text: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]], *, source: str | None = None,
+        speaker: str | None = None, sequence: int | None = None, occurred_at: datetime | None = None, tags: Iterable[str] = (),
+        kind: Kind = "world", metadata: Mapping[str, Any] | None = None, trust: int = Trust.USER,
     ) -> Retained:
         """Keep a text, or a list of texts or of mappings with these fields; what an item says comes before the arguments.
 
@@ -141,8 +142,7 @@ class Bank:
             "source": source, "speaker": speaker, "sequence": sequence, "occurred_at": occurred_at, "kind": kind,
             "tags": _tags(tags), "metadata": dict(metadata or {}), "trust": trust,
         }
-        items = [text] if isinstance(text, str) else list(text)
-        raw = [{**shared, **({"text": item} if isinstance(item, str) else dict(item))} for item in items]
+        raw = [{**shared, **item} for item in _items(text)]
         if any(item["source"] is None for item in raw):
             raise InvalidInput("every memory needs a source: the conversation or document that it came from, as it is deleted")
         kept = await self._services.retainer.retain(self.id, raw)
@@ -221,7 +221,7 @@ class Bank:
     async def observations(self, *, tags: Iterable[str] = (), trend: Trend | str | None = None) -> list[Observation]:
         """All live ones, by creation. trend: only those."""
         where: list[Condition] = [Equals("state", ObservationState.LIVE.value), *(Equals("tags", t) for t in _tags(tags))]
-        entombed = {s.memory_id for s in await self._parts.ledger.tombstones(self.id, open_only=True)}
+        entombed = await self._entombed()
         found = [p async for p in pages(self._parts.observations, self.id, where)]
         served = [observation_of(self.id, p) for p in found if not entombed & {*p.payload["lineage_memory_ids"]}]
         told = [self._told(o) for o in served]
@@ -233,26 +233,36 @@ class Bank:
 
     async def observation(self, id: str) -> Observation:
         """Raises NotFound; erased ones are not there."""
-        histories = await self._parts.ledger.histories(self.id, [_id(id)])
-        if not histories:
-            raise NotFound(f'bank "{self.id}" has no observation {id}')
-        return self._told(histories[0].observation)
+        return self._told((await self._history(id)).observation)
 
     async def history(self, id: str) -> list[Version]:
         """Its versions, oldest first; purged ones without their text. Raises NotFound."""
+        return list((await self._history(id)).versions)
+
+    async def _history(self, id: str) -> History:
+        gone = await self._entombed()
         histories = await self._parts.ledger.histories(self.id, [_id(id)])
-        if not histories:
+        if not histories or (told := without(histories[0], gone)) is None:
             raise NotFound(f'bank "{self.id}" has no observation {id}')
-        return list(histories[0].versions)
+        return told
+
+    async def _entombed(self) -> set[str]:
+        """Memories whose erasure is under way. Read before anything else: what is read later may be put right already."""
+        return {stone.memory_id for stone in await self._parts.ledger.tombstones(self.id, open_only=True)}
 
     async def journal(self, *, observation_id: str | None = None, limit: int = 1000) -> list[Entry]:
         """What was decided, why, on which evidence, by whom; oldest first."""
-        return await self._parts.ledger.journal(self.id, observation_id=observation_id, limit=limit)
+        gone = await self._entombed()
+        resting = set(await self._parts.ledger.resting_on(self.id, sorted(gone))) if gone else set()
+        entries = await self._parts.ledger.journal(self.id, observation_id=observation_id, limit=limit)
+        withheld = {"before": None, "after": None, "reason": None}
+        return [e.model_copy(update=withheld) if e.observation_id in resting or gone & {*e.cites} else e for e in entries]
 
     async def memory(self, id: str) -> Memory:
         """Raises NotFound."""
+        gone = await self._entombed()
         points = await self._parts.memories.get(self.id, [_id(id)])
-        if not points:
+        if not points or points[0].id in gone:
             raise NotFound(f'bank "{self.id}" has no memory {id}')
         return memory_of(self.id, points[0])
 
@@ -260,7 +270,8 @@ class Bank:
         """In the order in which they were retained."""
         where = [Equals("source", source)] if source is not None else []
         where += [Equals("state", MemoryState(state).value)] if state is not None else []
-        found = [memory_of(self.id, p) async for p in pages(self._parts.memories, self.id, where)]
+        gone = await self._entombed()
+        found = [memory_of(self.id, p) async for p in pages(self._parts.memories, self.id, where) if p.id not in gone]
         return sorted(found, key=lambda m: (m.retained_at, m.id))
 
     async def sources(self) -> dict[str, int]:
@@ -269,7 +280,9 @@ class Bank:
 
     async def parked(self) -> list[Parked]:
         """Memories that failed in consolidation, with what happened."""
-        return await self._parts.ledger.parked(self.id)
+        gone = await self._entombed()
+        rows = [row for row in await self._parts.ledger.parked(self.id) if row.memory_id not in gone]
+        return [row.model_copy(update={"reply": ""}) for row in rows] if gone else rows  # a reply may quote what it was shown
 
     async def stats(self) -> Stats:
         states = await self._parts.memories.facet(self.id, "state")
@@ -277,7 +290,7 @@ class Bank:
             self.id, [Equals("state", MemoryState.PENDING.value)], order_by="retained_at", limit=1
         )
         spent = await self._parts.ledger.spent(self.id)
-        trouble = [row for row in await self._parts.ledger.parked(self.id) if row.reason]
+        trouble = [row for row in await self.parked() if row.reason]
         return Stats(
             bank=self.id, memories=sum(states.values()),
             observations=await self._parts.observations.count(self.id, [Equals("state", ObservationState.LIVE.value)]),
@@ -288,6 +301,14 @@ class Bank:
             open_tombstones=spent["open_tombstones"], passes=spent["passes"], model_calls=spent["calls"],
             prompt_tokens=spent["prompt_tokens"], reply_tokens=spent["reply_tokens"],
         )
+
+
+def _items(text: object) -> list[Mapping[str, Any]]:
+    given = [text] if isinstance(text, str | bytes | Mapping) or not isinstance(text, Iterable) else list(text)
+    items = [{"text": item} if isinstance(item, str) else item for item in given]
+    if not all(isinstance(item, Mapping) for item in items):
+        raise InvalidInput("retain takes a text, a mapping such as {'text': ..., 'source': ...}, or a list of these")
+    return cast("list[Mapping[str, Any]]", items)
 
 
 def _tags(tags: Iterable[str]) -> Tags:

@@ -81,17 +81,24 @@ class Forgetting:
     async def _settle(self, receipt: Receipt, lease: Lease) -> Receipt:
         bank, erased = receipt.bank, frozenset(receipt.memories)
         await barrier(self._parts, bank)  # bodies of applied plans may hold the text
-        await self._parts.memories.delete(bank, receipt.memories)
+        await self._drop_points(bank, receipt.memories)
         touched, rows = await self._touched(bank, erased), 0
+        # before the plans purge them: after a kill nobody would know these texts any more
+        await self._parts.embedder.forget([text for t in touched for text in t.purged_texts()])
         for start in range(0, max(1, len(touched)), AT_ONCE):
             rows += await self._carry_out(receipt, touched[start : start + AT_ONCE], lease)
-        await self._parts.embedder.forget([text for t in touched for text in t.purged_texts()])
         receipt = await self._filled(receipt, touched, [])
         receipt = receipt.model_copy(update={"state": "settled", "journal_rows": rows})
         await self._parts.ledger.settle(receipt)
         await barrier(self._parts, bank)
         log.info("forgotten", extra={"action": "forgotten", "memories": len(erased), "observations": len(touched)})
         return receipt
+
+    async def _drop_points(self, bank: str, ids: Sequence[str]) -> None:
+        """What a kill in the middle of `accept` has left."""
+        left = [memory_of(bank, point) for point in await self._parts.memories.get(bank, ids)]
+        await self._parts.embedder.forget([memory.spoken for memory in left])
+        await self._parts.memories.delete(bank, ids)
 
     async def _carry_out(self, receipt: Receipt, touched: Sequence[_Touched], lease: Lease) -> int:
         bank, intent = receipt.bank, str(uuid4())

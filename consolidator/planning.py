@@ -96,11 +96,15 @@ class Planner:
     _done: list[Done] = field(default_factory=list)
     _tally: Counter[str] = field(default_factory=Counter)
     _extractive: bool = False
+    _targets: frozenset[str] = frozenset()  # observations that an action of the proposal names
 
     def plan(self, proposal: Proposal) -> Planned:
         self._extractive = proposal.extractive
+        named = {action.observation for action in proposal.actions}
+        self._targets = frozenset(c.observation.id for c in self.batch.candidates if c.alias in named)
         verbs = {"create": self._create, "update": self._update, "delete": self._delete}
-        for action in proposal.actions:
+        # deletes first: what another action gave to an observation would go with it
+        for action in sorted(proposal.actions, key=lambda action: action.op != "delete"):
             verbs[action.op](action)
         for declared in proposal.nothing:
             memory = self.batch.memory(declared.memory)
@@ -148,7 +152,9 @@ class Planner:
         draft.version = self._version(draft.after, lineage, change=action.change or "refine", reason=action.reason)
         draft.touched = True
         self._note("updated", draft.after, before.text, action.text, origin, action.reason)
-        if (twin := self._twin(action.text, but=draft)) and twin.version is None:
+        twin = self._twin(action.text, but=draft)
+        # a twin with an action of its own stays: that action would change what was retracted, and its evidence be lost
+        if twin and twin.version is None and twin.after.id not in self._targets:
             self._merge(draft, twin, memories)
 
     def _delete(self, action: Action) -> None:

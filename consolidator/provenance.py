@@ -53,6 +53,20 @@ def erase(history: History, erased: Set[str]) -> Erasure:
     return _rolled_back(history, clean[-1], erased, left)
 
 
+def without(history: History, erased: Set[str]) -> History | None:
+    """What an erasure that is accepted, but not carried out yet, will leave to be read; None where that is nothing."""
+    erasure = erase(history, erased)
+    if erasure.keep is None:
+        return None
+    hidden: dict[str, object] = {"text": None, "reason": "", "lineage": frozenset(), "why": frozenset()}
+    versions = tuple(v.model_copy(update=hidden) if v.number in erasure.purge else v for v in history.versions)
+    fields: dict[str, object] = {"evidence": erasure.evidence}
+    if erasure.keep.number != history.current.number:
+        keep = erasure.keep
+        fields |= {"text": keep.text, "version": keep.number, "state": keep.state, "confidence": keep.confidence}
+    return history.model_copy(update={"observation": history.observation.model_copy(update=fields), "versions": versions})
+
+
 def _rolled_back(history: History, keep: Version, erased: Set[str], left: tuple[Evidence, ...]) -> Erasure:
     gone = tuple(v.number for v in history.versions if v.number > keep.number or (v.text is not None and tainted(v, erased)))
     kept = tuple(e for e in left if e.since_version <= keep.number)

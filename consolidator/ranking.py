@@ -24,6 +24,7 @@ from consolidator.words import STOP, jaccard, stems
 SOFTNESS = 4.0  # of the logistic: one standard deviation at the top is then worth about 5 % of the score
 SAME_COSINE, SAME_WORDS = 0.5, 0.4  # of two statements about the same thing
 SHORT = 30  # stems
+FOLD_REACH = 1.0  # how far above a statement its witness may stand, in standard deviations, to be shown as one with it
 HEAD = 20  # hits among which a newer statement is put before an older one
 TREND_VALUE = {Trend.STRENGTHENING: 0.75, Trend.NEW: 0.55, Trend.STABLE: 0.5, Trend.WEAKENING: 0.35, Trend.STALE: 0.2}
 TIME_WORDS = frozenset(
@@ -52,6 +53,7 @@ class RecallWeights(Value):
     recency: float = Field(default=0.0, ge=0, le=1)
     recency_half_life: float = Field(default=90.0, gt=0)  # days
     depth: int = Field(default=100, ge=10, le=1000)  # candidates of each list
+    pool: int = Field(default=100, ge=10, le=1000)  # of all these, as many are looked at closely
     floor: float = Field(default=0.1, ge=-1, le=1)  # cosine below which a candidate needs a shared word
     fresh: bool = True  # of two statements about the same thing the newer comes first
 
@@ -72,9 +74,18 @@ class Candidate:
     sequence: int | None = None
     speaker: str | None = None
     evidence: frozenset[str] = frozenset()  # of an observation: its memories
+    outdated: frozenset[str] = frozenset()  # those of them that its text has moved on from
     trend: Trend | None = None
     confidence: float | None = None
     vector: Vector = field(default_factory=list)
+
+
+class Standing(NamedTuple):
+    """Both scores of a candidate in deviations from the mean, and their weighted sum."""
+
+    dense: float
+    words: float
+    fused: float
 
 
 class Leg(NamedTuple):
@@ -158,21 +169,34 @@ def without_names(query: str, speakers: Iterable[str]) -> str:
     return cut if stems(cut) else query
 
 
-def rank(candidates: Sequence[Candidate], weights: RecallWeights, *, about: str | None, now: datetime) -> list[Ranked]:
-    """Best first, ties by id. Every score can be recomputed from its explanation."""
-    pool = [c for c in candidates if c.words > 0 or c.dense >= weights.floor]
-    if not pool:
-        return []
-    dense, words = standardise([c.dense for c in pool]), standardise([c.words for c in pool])
-    fused = {c.id: weights.dense * d + weights.words * w for c, d, w in zip(pool, dense, words, strict=True)}
-    structure = _Structure(pool, fused)
+def standings(scores: Mapping[str, tuple[float, float]], weights: RecallWeights) -> dict[str, Standing]:
+    """Of what was found, by id with both scores: the `pool` best, standardised over all that is near enough to count."""
+    near = {id: pair for id, pair in scores.items() if pair[1] > 0 or pair[0] >= weights.floor}
+    if not near:
+        return {}
+    dense, words = standardise([pair[0] for pair in near.values()]), standardise([pair[1] for pair in near.values()])
+    fused = [weights.dense * d + weights.words * w for d, w in zip(dense, words, strict=True)]
+    standing = zip(near, map(Standing, dense, words, fused), strict=True)
+    return dict(sorted(standing, key=lambda pair: (-pair[1].fused, pair[0]))[: weights.pool])
+
+
+def rank(
+    candidates: Sequence[Candidate], weights: RecallWeights, *, about: str | None, now: datetime,
+    standing: Mapping[str, Standing] | None = None,
+) -> list[Ranked]:
+    """Best first, ties by id. Every score can be recomputed from its explanation. standing: made of the candidates if None."""
+    if standing is None:
+        standing = standings({c.id: (c.dense, c.words) for c in candidates}, weights)
+    pool = [c for c in candidates if c.id in standing]
+    structure = _Structure(pool, {c.id: standing[c.id].fused for c in pool})
     ranked = [
         Ranked(
-            candidate=c, dense=Leg(c.dense_rank, c.dense, d, weights.dense), words=Leg(c.words_rank, c.words, w, weights.words),
+            candidate=c, dense=Leg(c.dense_rank, c.dense, standing[c.id].dense, weights.dense),
+            words=Leg(c.words_rank, c.words, standing[c.id].words, weights.words),
             terms=[(name, share) for name, share in structure.terms(c, weights, about) if share],
             factors=list(_factors(c, weights, now)),
         )
-        for c, d, w in zip(pool, dense, words, strict=True)
+        for c in pool
     ]
     return sorted(ranked, key=_order)
 
@@ -223,9 +247,9 @@ def _tells_a_time(text: str) -> bool:
 
 
 def _factors(c: Candidate, weights: RecallWeights, now: datetime) -> Iterable[tuple[str, str, float, float]]:
-    if c.kind == "observation":
-        trend = TREND_VALUE[c.trend] if c.trend else UNKNOWN
-        yield _factor("trend", c.trend or "unknown", trend, weights.trend)
+    if weights.trend and c.kind == "observation":
+        yield _factor("trend", c.trend or "unknown", TREND_VALUE[c.trend] if c.trend else UNKNOWN, weights.trend)
+    if weights.confidence and c.kind == "observation":
         confidence = UNKNOWN if c.confidence is None else c.confidence
         yield _factor("confidence", "unknown" if c.confidence is None else f"{c.confidence:.2f}", confidence, weights.confidence)
     if weights.recency:
@@ -240,7 +264,9 @@ def _factor(name: str, told: str, value: float, weight: float) -> tuple[str, str
 def fold(ranked: Sequence[Ranked]) -> list[Ranked]:
     """One hit for an observation and its evidence: the statement with its best verbatim witness.
 
-    The hit stands where the better of the two stood. Other evidence is left out, unless it outranks the statement itself.
+    The hit stands where the better of the two stood. Other evidence is left out, unless it outranks the statement itself. A
+    memory far above a statement that rests on it answers something else, and stays a hit of its own; but what the statement
+    has moved on from never stands before it.
     """
     memories = {r.candidate.id: r for r in ranked if r.candidate.kind == "memory"}
     taken: set[str] = set()
@@ -249,47 +275,47 @@ def fold(ranked: Sequence[Ranked]) -> list[Ranked]:
         if r.candidate.kind == "memory":
             continue
         witnesses = [memories[id] for id in r.candidate.evidence if id in memories and id not in taken]
-        best = min(witnesses, key=_order, default=None)
-        taken |= {w.candidate.id for w in witnesses if w is best or w.score <= r.score}
+        past = r.candidate.outdated
+        one = [w for w in witnesses if w.base - r.base <= FOLD_REACH or w.candidate.id in past]
+        best = min(one, key=_order, default=None)
+        speaks = min((w for w in one if w.candidate.id not in past), key=_order, default=None)
+        taken |= {w.candidate.id for w in witnesses if w in (best, speaks) or w.score <= r.score or w.candidate.id in past}
+        r.quote = speaks.candidate.id if speaks else None
         folded.append(_lifted(r, best) if best else r)
     folded += [r for id, r in memories.items() if id not in taken]
     return sorted(folded, key=_order)
 
 
 def _lifted(r: Ranked, best: Ranked) -> Ranked:
-    r.quote = best.candidate.id
     if (ahead := best.base - r.base) > 0:
         r.terms.append(("its evidence ranks higher", ahead))
         r.weigh()
     return r
 
 
-def in_doubt(ranked: Sequence[Ranked]) -> list[Candidate]:
-    """Candidates among the first hits that may be about the same thing, by their words; their vectors decide."""
-    head = [r.candidate for r in ranked[:HEAD]]
-    pairs = list(_pairs(head))
-    return [c for c in head if any(c in pair for pair in pairs)]
+def in_doubt(ranked: Sequence[Ranked]) -> list[tuple[Candidate, Candidate]]:
+    """Pairs among the first hits, older and newer, that may state values of the same thing; their vectors decide.
+
+    Short statements by one speaker that share their words. Of long ones it is not known what they state.
+    """
+    said = [(r.candidate, stems(r.candidate.text)) for r in ranked[:HEAD]]
+    short = [(c, told) for c, told in said if 0 < len(told) <= SHORT]
+    pairs = []
+    for (one, mine), (other, theirs) in combinations(short, 2):
+        if one.speaker == other.speaker and one.time != other.time and jaccard(mine, theirs) >= SAME_WORDS:
+            pairs.append((one, other) if one.time < other.time else (other, one))
+    return pairs
 
 
-def newer_first(ranked: Sequence[Ranked]) -> list[Ranked]:
-    """Among the first hits: of two short statements about the same thing, the newer takes the better place."""
+def newer_first(ranked: Sequence[Ranked], pairs: Iterable[tuple[Candidate, Candidate]]) -> list[Ranked]:
+    """Of each pair whose vectors agree, the newer takes the better place."""
     by_id = {r.candidate.id: r for r in ranked[:HEAD]}
-    order = [r.candidate.id for r in ranked[:HEAD]]
-    for one, other in _pairs([r.candidate for r in ranked[:HEAD]]):
-        older, newer = sorted((one, other), key=lambda c: c.time)
+    order = list(by_id)
+    for older, newer in pairs:
         a, b = order.index(older.id), order.index(newer.id)
-        if a < b and sum(map(mul, one.vector, other.vector)) >= SAME_COSINE:
+        if a < b and sum(map(mul, older.vector, newer.vector)) >= SAME_COSINE:
             order[a], order[b] = newer.id, older.id
             by_id[older.id].superseded_by = newer.id
             by_id[newer.id].moved = "put before an older statement about the same thing"
             by_id[older.id].moved = "put after a newer statement about the same thing"
     return [*(by_id[id] for id in order), *ranked[HEAD:]]
-
-
-def _pairs(head: Sequence[Candidate]) -> Iterable[tuple[Candidate, Candidate]]:
-    """Short statements by one speaker at different times that share their words. Of long ones it is not known what they state."""
-    said = [(c, stems(c.text)) for c in head]
-    short = [(c, told) for c, told in said if 0 < len(told) <= SHORT]
-    for (one, mine), (other, theirs) in combinations(short, 2):
-        if one.speaker == other.speaker and one.time != other.time and jaccard(mine, theirs) >= SAME_WORDS:
-            yield one, other

@@ -11,7 +11,18 @@ from consolidator.models import Hit, Kind, Memory, Observation, ObservationState
 from consolidator.parts import Parts
 from consolidator.points import memory_of, observation_of, observation_point
 from consolidator.ports import AnyOf, Equals, Found, Ids, Leg, Not, Range, VectorStore
-from consolidator.ranking import Candidate, Ranked, RecallWeights, asked_about, fold, in_doubt, newer_first, rank, without_names
+from consolidator.ranking import (
+    Candidate,
+    Ranked,
+    RecallWeights,
+    asked_about,
+    fold,
+    in_doubt,
+    newer_first,
+    rank,
+    standings,
+    without_names,
+)
 from consolidator.trends import trend_of
 from consolidator.words import cost
 
@@ -66,13 +77,17 @@ class Recollection:
         """At most `top_k` hits within the token budget, best first. Without the embedder it searches by words alone."""
         query = checked(query)
         speakers = await self._known_speakers(bank)
-        pool = await self._pool(bank, query, await self._vector(without_names(query.text, speakers)))
+        found = await self._found(bank, query, await self._vector(without_names(query.text, speakers)))
+        standing = standings({entry.id: entry.both for entry in found.values()}, self._weights)
+        pool = await self._pool(bank, query, (found[id] for id in standing))
         now = query.as_of or self._parts.clock()
         candidates = [self._candidate(entry, now) for entry in pool.values()]
-        ranked = fold(rank(candidates, self._weights, about=asked_about(query.text, speakers), now=now))
+        about = asked_about(query.text, speakers)
+        ranked = fold(rank(candidates, self._weights, about=about, now=now, standing=standing))
         if self._weights.fresh:
-            await self._give_vectors(bank, in_doubt(ranked))
-            ranked = newer_first(ranked)
+            pairs = in_doubt(ranked)
+            await self._give_vectors(bank, {c.id: c for pair in pairs for c in pair})
+            ranked = newer_first(ranked, pairs)
         return await self._hits(bank, query, ranked, pool, now)
 
     async def _known_speakers(self, bank: str) -> list[str]:
@@ -86,24 +101,22 @@ class Recollection:
         except EmbedderUnavailable:
             return None
 
-    async def _pool(self, bank: str, query: Query, vector: Vector | None) -> dict[str, _Entry]:
+    async def _found(self, bank: str, query: Query, vector: Vector | None) -> dict[str, _Entry]:
+        """All that the lists found, with both scores of each."""
         entombed = [s.memory_id for s in await self._parts.ledger.tombstones(bank, open_only=True)]
-        pool: dict[str, _Entry] = {}
+        found: dict[str, _Entry] = {}
         if query.kinds != {"observation"}:
-            await self._search(bank, "memory", query, vector, _memory_filter(query, entombed), pool)
+            found |= await self._search(bank, "memory", query.text, vector, _memory_filter(query, entombed))
         if "observation" in query.kinds:
-            await self._search(bank, "observation", query, vector, _observation_filter(query, entombed), pool)
-        if query.as_of is not None:
-            await self._as_known(bank, pool, query.as_of)
-        return pool
+            found |= await self._search(bank, "observation", query.text, vector, _observation_filter(query, entombed))
+        return found
 
     async def _search(
-        self, bank: str, kind: Literal["memory", "observation"], query: Query, vector: Vector | None, where: Where,
-        pool: dict[str, _Entry],
-    ) -> None:
+        self, bank: str, kind: Literal["memory", "observation"], text: str, vector: Vector | None, where: Where
+    ) -> dict[str, _Entry]:
         """Both lists, then for what only one of them found its score by the other: nothing is guessed."""
-        store, depth = (self._parts.memories if kind == "memory" else self._parts.observations), self._weights.depth
-        found = await _both(store, bank, query.text, vector, where, depth)
+        store, depth = self._store(kind), self._weights.depth
+        found = await _both(store, bank, text, vector, where, depth)
         entries = {hit.id: _Entry(bank, kind, hit.id) for hits in found.values() for hit in hits}
         for leg, hits in found.items():
             for position, hit in enumerate(hits, start=1):
@@ -111,13 +124,27 @@ class Recollection:
         missing = {leg: [id for id, entry in entries.items() if leg not in entry.scores] for leg in found}
         if len(found.get("words", ())) < depth:
             missing.pop("words", None)  # the list was not cut: what it lacks shares no word
-        again = await _both(store, bank, query.text, vector, [], depth * 2, only=missing)
+        again = await _both(store, bank, text, vector, [], depth * 2, only=missing)
         for leg, hits in again.items():
             for hit in hits:
                 entries[hit.id].scores[leg] = hit.score
-        for point in await store.get(bank, list(entries)):
-            entries[point.id].payload = point.payload
-            pool[point.id] = entries[point.id]
+        return entries
+
+    async def _pool(self, bank: str, query: Query, chosen: Iterable[_Entry]) -> dict[str, _Entry]:
+        """The chosen ones with their payloads."""
+        entries = {entry.id: entry for entry in chosen}
+        pool: dict[str, _Entry] = {}
+        for kind in ("memory", "observation"):
+            ids = [entry.id for entry in entries.values() if entry.kind == kind]
+            for point in await self._store(kind).get(bank, ids) if ids else []:
+                entries[point.id].payload = point.payload
+                pool[point.id] = entries[point.id]
+        if query.as_of is not None:
+            await self._as_known(bank, pool, query.as_of)
+        return pool
+
+    def _store(self, kind: str) -> VectorStore:
+        return self._parts.memories if kind == "memory" else self._parts.observations
 
     async def _as_known(self, bank: str, pool: dict[str, _Entry], as_of: datetime) -> None:
         """Put each observation's version of that time in its place; drop those that did not stand then."""
@@ -139,19 +166,20 @@ class Recollection:
         found = entry.payload
         candidate = Candidate(
             id=entry.id, kind=entry.kind, text=found["text"], time=_time(found.get("time") or found["last_time"]),
-            dense=entry.scores.get("dense", 0.0), words=entry.scores.get("words", 0.0), dense_rank=entry.ranks.get("dense"),
+            dense=entry.both[0], words=entry.both[1], dense_rank=entry.ranks.get("dense"),
             words_rank=entry.ranks.get("words"), source=found.get("source", ""), sequence=found.get("sequence"),
             speaker=found.get("speaker"), confidence=found.get("confidence"),
             evidence=frozenset(e["memory_id"] for e in found.get("evidence", ()) if e["supports"]),
+            outdated=frozenset(e["memory_id"] for e in found.get("evidence", ()) if e["since_version"] < found["version"]),
         )
         if self._weights.trend and entry.kind == "observation":
             candidate.trend = trend_of(entry.observation.evidence, now)
         return candidate
 
-    async def _give_vectors(self, bank: str, candidates: Sequence[Candidate]) -> None:
-        for kind, store in (("memory", self._parts.memories), ("observation", self._parts.observations)):
-            mine = {c.id: c for c in candidates if c.kind == kind}
-            for point in await store.get(bank, list(mine), vectors=True) if mine else []:
+    async def _give_vectors(self, bank: str, candidates: Mapping[str, Candidate]) -> None:
+        for kind in ("memory", "observation"):
+            mine = {id: c for id, c in candidates.items() if c.kind == kind}
+            for point in await self._store(kind).get(bank, list(mine), vectors=True) if mine else []:
                 mine[point.id].vector = point.dense or []
 
     async def _hits(
@@ -189,6 +217,10 @@ class _Entry:
         self.scores: dict[str, float] = {}
         self.ranks: dict[str, int] = {}
         self._bank = bank
+
+    @property
+    def both(self) -> tuple[float, float]:
+        return self.scores.get("dense", 0.0), self.scores.get("words", 0.0)
 
     @property
     def memory(self) -> Memory:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import uuid5
 
@@ -125,6 +125,7 @@ class Retainer:
     def __init__(self, parts: Parts, policy: RetainPolicy) -> None:
         self._parts = parts
         self._policy = policy
+        self._last = datetime.min.replace(tzinfo=UTC)
 
     async def retain(self, bank: str, raw: Sequence[dict[str, Any]]) -> Retained:
         """Raises InvalidInput before anything is written, Conflict while a source is being erased, StoreUnavailable."""
@@ -161,6 +162,8 @@ class Retainer:
     def _split(self, bank: str, items: list[Item], now: datetime) -> list[Memory]:
         """One memory for each part, in an order that their times keep."""
         pieces = [(item, part, text) for item in items for part, text in enumerate(split(item.text, self._policy.part))]
+        now = max(now, self._last + TICK)  # what came later is later, whatever the clock does
+        self._last = now + len(pieces) * TICK
         return [
             Memory(
                 id="", bank=bank, text=text, source=item.source, sequence=item.sequence, part=part, speaker=item.speaker,
@@ -198,6 +201,7 @@ class Retainer:
             raise Conflict("an id is taken by another bank; nothing of this bank was overwritten")
         erased = [stone.memory_id for stone in await self._parts.ledger.tombstones(bank, ids=[p.id for p in points])]
         if erased:  # a forget came between: it has the last word
+            await self._parts.embedder.forget([memory_of(bank, p).spoken for p in points if p.id in erased])
             await self._parts.memories.delete(bank, erased)
             raise Conflict("this text was erased while it was retained; retain it again if that is meant")
         return sum(outcome is PutOutcome.WRITTEN for outcome in outcomes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 WORD = re.compile(r"[^\W_]+(?:[.,:'’][^\W_]+)*")
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -11,7 +12,7 @@ NEGATION = re.compile(r"\b(?:not|no|never|none|without|cannot|\w+n['’]t|stoppe
 SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)]*\s+|\n{2,}")
 STOP_WORDS = """a an and are as at be been but by can could did do does for from had has have he her him his how i if in into is
 it its just me my no not of on or our out she so some than that the their them then there they this to too up us was we were what
-when where which who why will with would you your about also any more most very i'm i've it's don't"""
+when where which who why will with would you your about also any more most very may might must shall should i'm i've it's don't"""
 STOP = frozenset(STOP_WORDS.split())
 
 
@@ -20,6 +21,7 @@ def plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+@lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
     """A light stem: plural, possessive and the commonest verb endings go; good enough to compare, never shown."""
     word = word.removesuffix("'s").removesuffix("’s")

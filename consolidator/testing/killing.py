@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 
@@ -23,7 +23,7 @@ class Killing:
         self._only = only
 
     def __getattr__(self, verb: str) -> Any:
-        call = getattr(self._port, verb)
+        call: Callable[..., Awaitable[Any]] = getattr(self._port, verb)
         if not callable(call) or (self._only is not None and verb not in self._only):
             return call
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -22,13 +23,14 @@ from typing import Any
 import pytest
 
 from consolidator.engine import Bank, Engine
-from consolidator.errors import ConsolidatorError, NotFound
+from consolidator.errors import ConsolidatorError, LeaseLost, NotFound
 from consolidator.parts import Parts
 from consolidator.plans import Intent, Tombstone
+from consolidator.ports import Expect, Point, PutOutcome, VectorStore
 from consolidator.testing import HashEmbedder
 from consolidator_providers.vector_cache import CachedEmbedder
 from tests.crash.checker import Witness, read_ledger, read_store, tombstoned, violations, words
-from tests.crash.engine_child import Step, item, opened, random_steps, small_script
+from tests.crash.engine_child import Step, Wrapped, item, opened, perform, random_steps, settings_of, small_script
 
 pytestmark = pytest.mark.crash
 
@@ -59,7 +61,7 @@ class World:
         order = {"folder": str(self.folder), "bank": bank, "journal": str(journal), "at": at, "only": only, "steps": steps}
         assert self.child.stdin is not None
         assert self.child.stdout is not None
-        print(json.dumps(order), file=self.child.stdin, flush=True)  # noqa: T201
+        print(json.dumps(order), file=self.child.stdin, flush=True)
         answer = json.loads(self.child.stdout.readline())
         for line in journal.read_text().splitlines() if journal.exists() else []:
             assert list(self.witness(bank).hear(json.loads(line))) == []
@@ -168,13 +170,14 @@ async def test_one_life_of_many_deaths(world: World) -> None:
         assert await world.recover("alice") == [], f"seed {seed}, kill {kill}"
 
 
-BELIEVED = [{"do": "retain", "items": [item(5, "a"), item(8, "b")]}, {"do": "consolidate"}]
+BELIEVED: list[Step] = [{"do": "retain", "items": [item(5, "a"), item(8, "b")]}, {"do": "consolidate"}]
 
 
 async def test_an_accepted_erasure_is_obeyed_at_once_and_settled_by_the_next_change(world: World) -> None:
     for number, at in enumerate((1, 2, 3, 4)):  # before and after the point of no return, then around its first consequence
         bank = f"bank{number}"
-        steps = [*BELIEVED, {"do": "forget", "source": "a"}]
+        changed: list[Step] = [{"do": "retain", "items": [item(9, "c")]}, {"do": "consolidate"}]  # an observation, not by its words
+        steps = [*BELIEVED, *changed, {"do": "forget", "source": "c"}]
         assert world.live(bank, steps, at, ["entomb", "delete"])[0] == KILLED
         assert len(tombstoned(read_ledger(world.ledger), bank)) == (at > 1)
         assert await world.recover(bank) == []
@@ -191,6 +194,78 @@ async def test_a_plan_that_was_frozen_is_redone(world: World, verb: str) -> None
 
 
 # the checker sees what it is there for
+
+
+class Gate:
+    """A port whose first call of one verb waits, as that of a process that the system has put to sleep."""
+
+    def __init__(self, port: Any, verb: str) -> None:
+        self._port, self._verb = port, verb
+        self.reached, self.resume = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, verb: str) -> Any:
+        return self._waiting if verb == self._verb else getattr(self._port, verb)
+
+    async def _waiting(self, *args: Any, **options: Any) -> Any:
+        self.reached.set()
+        await self.resume.wait()
+        return await getattr(self._port, self._verb)(*args, **options)
+
+
+class Careless:
+    """A store that writes whatever revision is there."""
+
+    def __init__(self, store: VectorStore) -> None:
+        self._store = store
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._store, verb)
+
+    async def put(self, bank: str, points: list[Point], *, expect: Expect) -> list[PutOutcome]:
+        return await self._store.put(bank, points)
+
+    async def patch(self, bank: str, id: str, changes: dict[str, Any], *, expect: int) -> bool:
+        (stored,) = await self._store.get(bank, [id])
+        return await self._store.patch(bank, id, changes, expect=stored.payload["rev"])
+
+
+async def sleeping_writer(world: World, verb: str, careless: bool) -> list[str]:
+    """A worker sleeps before its first `verb`; another takes over, and goes on; the sleeper wakes up and writes."""
+    witness = world.witness("alice")
+    async with opened(world.folder) as (engine, parts):
+        awake = engine.bank("alice")
+        for step in ({"do": "retain", "items": [item(5, "a")]}, {"do": "consolidate"}, {"do": "retain", "items": [item(8, "b")]}):
+            assert list(witness.hear(await perform(awake, step))) == []
+        store = parts.observations if verb == "put" else parts.memories
+        gate = Gate(Careless(store) if careless else store, verb)
+        storage = Wrapped(parts.storage, lambda port: gate if port is store else port)
+        asleep = replace(parts, owner="asleep", storage=storage)
+        writing = asyncio.create_task(Engine(asleep, settings_of(world.folder)).bank("alice").consolidate())
+        await gate.reached.wait()
+        lost = await parts.ledger.claim("alice", "asleep", 60)  # as when the sleeper's lease has run out
+        assert lost is not None
+        await parts.ledger.release(lost)
+        await awake.consolidate()
+        for step in ({"do": "retain", "items": [item(9, "c")]}, {"do": "consolidate"}, {"do": "forget", "source": "a"}):
+            assert list(witness.hear(await perform(awake, step))) == []
+        gate.resume.set()
+        with suppress(LeaseLost):
+            await writing
+        found = await violations(read_ledger(world.ledger), parts.storage, "alice", witness)
+        with suppress(ConsolidatorError):
+            await awake.consolidate()
+    return found
+
+
+@pytest.mark.parametrize("verb", ["put", "patch"])
+async def test_a_late_writer_changes_nothing(world: World, verb: str) -> None:
+    assert await sleeping_writer(world, verb, careless=False) == []
+    assert await world.recover("alice") == []
+
+
+@pytest.mark.parametrize(("verb", "seen"), [("put", "more than its husk"), ("patch", "consumed by 0 plans")])
+async def test_without_revisions_the_checker_finds_what_a_late_writer_did(world: World, verb: str, seen: str) -> None:
+    assert any(seen in it for it in await sleeping_writer(world, verb, careless=True))
 
 
 class Amnesiac:

@@ -16,6 +16,7 @@ from consolidator.ranking import (
     RecallWeights,
     asked_about,
     fold,
+    in_doubt,
     logistic,
     named,
     newer_first,
@@ -126,15 +127,30 @@ def test_names_are_cut_from_what_is_embedded_but_not_the_whole_question() -> Non
 
 
 def test_an_observation_and_its_evidence_are_one_hit_at_the_better_place() -> None:
-    pool = [memory("m1", 0.9, 9.0), memory("m2", 0.1), observation("o", 0.5, evidence=frozenset({"m1", "m2"})), memory("m3", 0.2)]
+    statement = observation("o", 0.8, 8.0, evidence=frozenset({"m1", "m2"}))
+    pool = [memory("m1", 0.9, 9.0), memory("m2", 0.1), statement, memory("m3", 0.2)]
     folded = fold(rank(pool, RecallWeights(), about=None, now=NOW))
     assert [r.candidate.id for r in folded] == ["o", "m3"]
     assert folded[0].quote == "m1"
     assert folded[0].score == max(r.score for r in rank(pool, RecallWeights(), about=None, now=NOW))
 
 
+def test_a_memory_far_above_a_statement_stays_a_hit_of_its_own() -> None:
+    pool = [memory("m1", 0.9, 9.0), observation("o", 0.1, 0.5, evidence=frozenset({"m1"})), memory("m3", 0.2)]
+    folded = fold(rank(pool, RecallWeights(), about=None, now=NOW))
+    assert [(r.candidate.id, r.quote) for r in folded] == [("m1", None), ("m3", None), ("o", None)]
+
+
+def test_what_a_statement_has_moved_on_from_never_stands_before_it() -> None:
+    both = frozenset({"old", "new"})
+    statement = observation("o", 0.2, 0.5, evidence=both, outdated=frozenset({"old"}))
+    pool = [memory("old", 0.9, 9.0), memory("new", 0.25, 0.5), statement, memory("x", 0.2)]
+    folded = fold(rank(pool, RecallWeights(), about=None, now=NOW))
+    assert [(r.candidate.id, r.quote) for r in folded] == [("o", "new"), ("x", None)]
+
+
 def test_e35_evidence_that_outranks_the_statement_keeps_its_own_place() -> None:
-    statement = observation("o", 0.5, evidence=frozenset({"m1", "m2"}))
+    statement = observation("o", 0.75, 7.5, evidence=frozenset({"m1", "m2"}))
     pool = [memory("m1", 0.9, 9.0), memory("m2", 0.8, 8.0), statement, memory("x", 0.1)]
     folded = fold(rank(pool, RecallWeights(), about=None, now=NOW))
     assert [r.candidate.id for r in folded] == ["o", "m2", "x"]
@@ -144,7 +160,8 @@ def test_of_two_statements_about_the_same_thing_the_newer_comes_first() -> None:
     said = {"speaker": "Ann", "vector": [1.0, 0.0]}
     old = memory("old", 0.9, 5.0, text="Ann pays 875 rent a month", time=NOW - timedelta(days=90), **said)
     new = memory("new", 0.8, 4.0, text="Ann pays 940 rent a month", time=NOW - timedelta(days=2), **said)
-    order = newer_first(rank([old, new, memory("x", 0.1, 0.5)], RecallWeights(), about=None, now=NOW))
+    ranked = rank([old, new, memory("x", 0.1, 0.5)], RecallWeights(), about=None, now=NOW)
+    order = newer_first(ranked, in_doubt(ranked))
     assert [r.candidate.id for r in order][:2] == ["new", "old"]
     assert order[1].superseded_by == "new"
     assert order[0].explanation.moved
@@ -154,7 +171,8 @@ def test_two_speakers_do_not_supersede_each_other() -> None:
     """G5: the same subject only."""
     old = memory("old", 0.9, 5.0, text="I pay 875 rent a month", time=NOW - timedelta(days=90), speaker="Ann", vector=[1.0])
     new = memory("new", 0.8, 4.0, text="I pay 940 rent a month", speaker="Bob", vector=[1.0])
-    order = newer_first(rank([old, new], RecallWeights(), about=None, now=NOW))
+    ranked = rank([old, new], RecallWeights(), about=None, now=NOW)
+    order = newer_first(ranked, in_doubt(ranked))
     assert [r.candidate.id for r in order] == ["old", "new"]
 
 

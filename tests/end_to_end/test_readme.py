@@ -1,0 +1,69 @@
+"""What the documents tell people to type is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from consolidator.registry import provider
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def run(command: list[str], folder: Path, **env: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path, **env}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_program_does_what_it_says(tmp_path: Path) -> None:
+    (program,) = blocks("python")
+    told = run([sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", program], tmp_path, CONSOLIDATOR_EMBEDDER__PROVIDER="hash")
+    first, *_, last = told.splitlines()
+    assert "moved to Berlin" in first
+    assert "before" in first  # the journey is kept
+    assert "Lisbon" in last  # and after forgetting, what the first conversation said stands again
+    assert "Berlin" not in last
+
+
+def test_the_same_by_shell(tmp_path: Path) -> None:
+    (script,) = blocks("sh")
+    told = run(["bash", "-euc", script], tmp_path, CONSOLIDATOR_EMBEDDER__PROVIDER="hash")
+    assert "verified" in told
+
+
+def test_every_file_that_is_linked_is_there() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_every_configuration_that_is_named_is_there() -> None:
+    named = re.search(r"in \[`configs/`\]\(configs\): (.*?)\. Use", README, re.DOTALL)
+    assert named is not None
+    assert sorted(re.findall(r"`([\w-]+)`", named[1])) == sorted(path.stem for path in (ROOT / "configs").glob("*.toml"))
+
+
+def test_every_make_target_that_is_named_is_there() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"\bmake (\w+)", README)):
+        assert f"\n{target}:" in makefile
+
+
+@pytest.mark.parametrize(("group", "name"), [
+    ("storages", "edge"), ("storages", "qdrant"), ("storages", "memory"), ("ledgers", "sql"), ("embedders", "openai"),
+    ("embedders", "sentence-transformers"), ("embedders", "hash"), ("chat_models", "openai"), ("proposers", "rules"),
+])
+def test_every_provider_can_be_found(group: str, name: str) -> None:
+    assert callable(provider(group, name))  # type: ignore[arg-type]
