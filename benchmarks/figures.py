@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -27,25 +28,27 @@ BATCH = 64
 ROUNDS = 4
 BANKS, MEMORIES, OBSERVATIONS = 20, 10_000, 2_000
 QUERIES = 400
-TOPICS = "garden boat cello rent diet climbing wedding train concert bread piano tablet dog window surprise coriander".split()
+TOPICS = ["garden", "boat", "cello", "rent", "diet", "climbing", "wedding", "train", "concert", "bread", "piano", "dog"]
 
 
 def told(number: int) -> str:
     """A sentence of about 20 words, never twice the same."""
     one, other = TOPICS[number % len(TOPICS)], TOPICS[number // 7 % len(TOPICS)]
-    return f"On day {number} Ann told Bob that the {one} cost {number * 3 % 997} pounds and that the {other} would have to wait for spring."
+    price = number * 3 % 997
+    return f"On day {number} Ann told Bob that the {one} cost {price} pounds and that the {other} would have to wait for spring."
 
 
 def measure_import() -> None:
     code = "import time; t = time.process_time(); import {}; print(time.process_time() - t)"
     for module in ("consolidator", "consolidator.engine"):
-        runs = [float(subprocess.run([sys.executable, "-c", code.format(module)], capture_output=True, text=True, check=True).stdout) for _ in range(5)]
+        command = [sys.executable, "-c", code.format(module)]
+        runs = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(5)]
         print(f"import {module:<22} {statistics.median(runs):.2f} s of CPU (median of 5)")
 
 
 def closure(name: str, extras: frozenset[str]) -> Iterator[str]:
     """A package and what it needs, by the metadata of what is installed here."""
-    todo, seen = [(name, extras)], set()
+    todo, seen = [(name, extras)], set[tuple[str, frozenset[str]]]()
     while todo:
         package, wanted = todo.pop()
         if (package, wanted) in seen:
@@ -85,25 +88,24 @@ async def measure_retain(folder: Path) -> None:
     """Texts a second: the bare model in batches of 64, and the engine, in turn. The first round of each warms up."""
     settings = Settings.model_validate({"folder": folder, "embedder": {"cache": False}})
     embedder = await open_embedder(settings)
-    bare, kept, number = [], [], 0
+    bare: list[float] = []
+    kept: list[float] = []
+    number = 0
     async with connect(settings=settings, embedder=embedder, proposer=ScriptedProposer()) as engine:
+        bank = engine.bank("bench")
         for _ in range(ROUNDS + 1):
-            for speeds, retains in ((bare, None), (kept, engine.bank("bench"))):
+            for speeds, work in ((bare, embedder.embed), (kept, partial(bank.retain, source="bench"))):
                 texts = [told(number + n) for n in range(4 * BATCH)]
                 number += len(texts)
-                speeds.append(len(texts) / await timed(texts, embedder.embed if retains is None else lambda t: retain(engine.bank("bench"), t)))
+                speeds.append(len(texts) / await timed(texts, work))
     fast, ours = statistics.median(bare[1:]), statistics.median(kept[1:])
     print(f"retain                        {ours:.0f} texts/s, the bare embedder {fast:.0f}: ratio {ours / fast:.2f}")
 
 
-async def retain(bank: Bank, texts: list[str]) -> object:
-    return await bank.retain(texts, source="bench")
-
-
-async def timed(texts: list[str], work: object) -> float:
+async def timed(texts: list[str], work: Callable[[list[str]], Awaitable[object]]) -> float:
     start = time.perf_counter()
     for at in range(0, len(texts), BATCH):
-        await work(texts[at : at + BATCH])  # type: ignore[operator]
+        await work(texts[at : at + BATCH])
     return time.perf_counter() - start
 
 
@@ -130,7 +132,8 @@ async def report(banks: list[Bank]) -> None:
         times.append((time.perf_counter() - start) * 1000)
     times = sorted(times[BANKS:])
     p50, p95 = times[len(times) // 2], times[int(len(times) * 0.95)]
-    print(f"recall                        p50 {p50:.1f} ms, p95 {p95:.1f} ms ({MEMORIES:,} memories, {OBSERVATIONS:,} observations, {BANKS} banks)")
+    size = f"{MEMORIES:,} memories, {OBSERVATIONS:,} observations, {BANKS} banks"
+    print(f"recall                        p50 {p50:.1f} ms, p95 {p95:.1f} ms ({size})")
 
 
 def main() -> None:

@@ -128,9 +128,9 @@ class Consolidation:
         near = [Leg(name="near", dense=v, where=where, limit=each) for v in vectors if v]
         words = [Leg(name="words", lexical=m.text, where=where, limit=max(1, each // 2)) for m in memories]
         lists = await self._parts.observations.search(bank, [*near, *words])
-        found = [(n >= len(near), rank, hit.id) for n, hits in enumerate(lists) for rank, hit in enumerate(hits)
+        found = [(n >= len(near), rank, -hit.score, hit.id) for n, hits in enumerate(lists) for rank, hit in enumerate(hits)
                  if n >= len(near) or hit.score >= self._policy.floor]
-        return list(dict.fromkeys(id for _, _, id in sorted(found)))[: self._policy.candidates]
+        return list(dict.fromkeys(id for *_, id in sorted(found)))[: self._policy.candidates]
 
     async def _decide(
         self, bank: str, lease: Lease, run: _Run, batch: Batch, known: dict[str, History], proposal: Proposal

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from consolidator.actions import MAX_WORDS, Fault, reply_schema
-from consolidator.models import Memory
+from consolidator.models import Memory, Observation
 from consolidator.ports import Message
 from consolidator.proposals import Batch
 
@@ -55,10 +55,7 @@ def schema(batch: Batch) -> dict[str, Any]:
 
 def render(batch: Batch, boundary: str) -> list[Message]:
     """The messages of a pass. `boundary` fences the untrusted part; a text that holds it cannot end it, for texts are JSON."""
-    observations = [
-        {"id": c.alias, "text": c.observation.text, "sources": c.observation.proof_count, "since": _day(c.observation.created_at)}
-        for c in batch.candidates
-    ]
+    observations = [_held(c.alias, c.observation) for c in batch.candidates]
     memories = [_told(s.alias, s.memory) for s in batch.memories]
     user = "\n".join(
         [
@@ -76,16 +73,17 @@ def render(batch: Batch, boundary: str) -> list[Message]:
     return [Message(role="system", content=SYSTEM), Message(role="user", content=user)]
 
 
+def _held(alias: str, observation: Observation) -> dict[str, object]:
+    last = max(e.occurred_at for e in observation.evidence)
+    return {"id": alias, "text": observation.text, "sources": observation.proof_count, "last": f"{last:%Y-%m-%d}"}
+
+
 def _told(alias: str, memory: Memory) -> dict[str, object]:
     return {"id": alias, "date": f"{memory.time:%A %Y-%m-%d}", "speaker": memory.speaker, "text": memory.text}
 
 
 def _line(row: Mapping[str, object]) -> str:
     return json.dumps({key: value for key, value in row.items() if value is not None}, ensure_ascii=False)
-
-
-def _day(time: Any) -> str:
-    return f"{time:%Y-%m-%d}"
 
 
 def repair(reply: str, faults: Sequence[Fault]) -> list[Message]:

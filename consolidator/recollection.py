@@ -212,7 +212,8 @@ class _Entry:
     """A found point with its scores, turned into a value when it is needed."""
 
     def __init__(self, bank: str, kind: Literal["memory", "observation"], id: str) -> None:
-        self.id, self.kind = id, kind
+        self.id = id
+        self.kind: Literal["memory", "observation"] = kind
         self.payload: Mapping[str, Any] = {}
         self.scores: dict[str, float] = {}
         self.ranks: dict[str, int] = {}

@@ -48,7 +48,8 @@ def request_of(bank: str, leg: Leg, encoder: Bm25Encoder) -> q.QueryRequest | No
     """The query for one leg; None when its words are all stop words. A word's rarity is counted within the bank."""
     where, limit = bank_filter(bank, leg.where), leg.limit + SPARE
     if leg.dense is not None:
-        return q.QueryRequest(limit=limit, query=q.Query.Nearest(leg.dense, using="dense"), filter=where, with_payload=leg.payload)
+        nearest = q.Query.Nearest(leg.dense, using="dense")
+        return q.QueryRequest(limit=limit, query=nearest, filter=where, with_payload=leg.payload)
     words = encoder.query(leg.lexical or "")
     if words is None:
         return None

@@ -57,4 +57,5 @@ def request_of(bank: str, leg: Leg, encoder: Bm25Encoder) -> models.QueryRequest
     if words is None:
         return None
     own = models.SearchParams(idf=models.IdfCorpusParams(corpus=bank_filter(bank)))
-    return models.QueryRequest(query=sparse_of(words), using="bm25", filter=where, params=own, limit=limit, with_payload=leg.payload)
+    told = {"limit": limit, "with_payload": leg.payload}
+    return models.QueryRequest(query=sparse_of(words), using="bm25", filter=where, params=own, **told)

@@ -34,8 +34,8 @@ from tests.crash.engine_child import Step, Wrapped, item, opened, perform, rando
 
 pytestmark = pytest.mark.crash
 
-EVERY = 1 if os.environ.get("ENGINE_KILLS") == "all" else 9  # of the small life's boundaries
-KILLS = int(os.environ.get("CRASH_KILLS", "25"))
+EVERY = 1 if os.environ.get("ENGINE_KILLS") == "all" else 13  # of the small life's boundaries
+KILLS = int(os.environ.get("CRASH_KILLS", "20"))
 KILLED = -signal.SIGKILL
 
 
@@ -176,7 +176,7 @@ BELIEVED: list[Step] = [{"do": "retain", "items": [item(5, "a"), item(8, "b")]},
 async def test_an_accepted_erasure_is_obeyed_at_once_and_settled_by_the_next_change(world: World) -> None:
     for number, at in enumerate((1, 2, 3, 4)):  # before and after the point of no return, then around its first consequence
         bank = f"bank{number}"
-        changed: list[Step] = [{"do": "retain", "items": [item(9, "c")]}, {"do": "consolidate"}]  # an observation, not by its words
+        changed: list[Step] = [{"do": "retain", "items": [item(9, "c")]}, {"do": "consolidate"}]  # a text unlike its memory's
         steps = [*BELIEVED, *changed, {"do": "forget", "source": "c"}]
         assert world.live(bank, steps, at, ["entomb", "delete"])[0] == KILLED
         assert len(tombstoned(read_ledger(world.ledger), bank)) == (at > 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -52,13 +53,14 @@ async def test_a_folder_that_another_process_holds(open_engine: Open, tmp_path: 
         "import asyncio, sys, consolidator\n"
         "from consolidator.testing import HashEmbedder, ScriptedProposer\n"
         "async def main():\n"
-        f"    async with consolidator.connect({str(tmp_path / 'memory')!r}, embedder=HashEmbedder(), proposer=ScriptedProposer()):\n"
+        f"    folder = {str(tmp_path / 'memory')!r}\n"
+        "    async with consolidator.connect(folder, embedder=HashEmbedder(), proposer=ScriptedProposer()):\n"
         "        pass\n"
         "try:\n    asyncio.run(main())\n"
         "except consolidator.ConsolidatorError as error:\n    print(type(error).__name__, error)\n"
     )
     async with open_engine():
-        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        told = await asyncio.to_thread(subprocess.check_output, [sys.executable, "-c", code], text=True)
         assert told.startswith("StoreLocked")
         assert "process" in told
         with pytest.raises(StoreLocked):
