@@ -106,9 +106,12 @@ class Consolidation:
     async def _batch(self, bank: str, points: Sequence[Point]) -> tuple[Batch, dict[str, History]]:
         memories = [memory_of(bank, point) for point in points]
         vectors = [point.dense or [] for point in points]
-        ids = await self._candidates(bank, memories, vectors)
-        known = {h.observation.id: h for h in await self._parts.ledger.histories(bank, ids)}
-        live = [h for h in known.values() if h.observation.state is ObservationState.LIVE]
+        places = await self._candidates(bank, memories, vectors)
+        histories = await self._parts.ledger.histories(bank, list(places))
+        found = [h for h in histories if h.observation.state is ObservationState.LIVE]
+        # ties go by text: equal batches give equal prompts, whatever ids they have
+        live = sorted(found, key=lambda h: (places[h.observation.id], h.observation.text))[: self._policy.candidates]
+        known = {h.observation.id: h for h in live}
         batch = Batch(
             bank=bank, tags=memories[0].tags, now=self._parts.clock(),
             memories=tuple(
@@ -121,16 +124,23 @@ class Consolidation:
         )
         return batch, known
 
-    async def _candidates(self, bank: str, memories: Sequence[Memory], vectors: Sequence[Vector]) -> list[str]:
-        """By meaning first, so that the nearest twin is always shown; then by words. Best ranks first, all memories in turn."""
+    async def _candidates(
+        self, bank: str, memories: Sequence[Memory], vectors: Sequence[Vector]
+    ) -> dict[str, tuple[bool, float]]:
+        """Ids with their places: by meaning first, so that the nearest twin is always shown; then by words."""
         where = (Equals("scope", scope_key(memories[0].tags)), Equals("state", ObservationState.LIVE.value))
         each = self._policy.near_each
         near = [Leg(name="near", dense=v, where=where, limit=each) for v in vectors if v]
         words = [Leg(name="words", lexical=m.text, where=where, limit=max(1, each // 2)) for m in memories]
         lists = await self._parts.observations.search(bank, [*near, *words])
-        found = [(n >= len(near), rank, -hit.score, hit.id) for n, hits in enumerate(lists) for rank, hit in enumerate(hits)
-                 if n >= len(near) or hit.score >= self._policy.floor]
-        return list(dict.fromkeys(id for *_, id in sorted(found)))[: self._policy.candidates]
+        found: dict[str, tuple[bool, float]] = {}
+        for n, hits in enumerate(lists):
+            by_words = n >= len(near)
+            for hit in hits:
+                if by_words or hit.score >= self._policy.floor:
+                    place = (by_words, -round(hit.score, 6))
+                    found[hit.id] = min(place, found.get(hit.id, place))
+        return found
 
     async def _decide(
         self, bank: str, lease: Lease, run: _Run, batch: Batch, known: dict[str, History], proposal: Proposal
