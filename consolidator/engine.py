@@ -7,8 +7,9 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -45,6 +46,7 @@ from consolidator.registry import open_parts
 from consolidator.retention import Retainer
 from consolidator.trends import trend_of
 
+E = TypeVar("E", bound=StrEnum)
 BANK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 HUSK_AGE = timedelta(hours=24)  # how long the shell of an erased observation fends off late writers
 
@@ -190,6 +192,8 @@ class Bank:
         """
         asked: dict[str, Any] = {"memory_ids": _ids(memory_ids), "source": source, "tags": sorted(_tags(tags or ())) or None}
         asked = {key: value for key, value in asked.items() if value is not None}
+        if source is not None and not source.strip():
+            raise InvalidInput("source is blank; name the conversation or document that is to be forgotten")
         forgetting = self._services.forgetting
         memories = await forgetting.select(self.id, asked, _erasure_filter(asked))
         if dry_run or not memories:
@@ -225,7 +229,7 @@ class Bank:
         found = [p async for p in pages(self._parts.observations, self.id, where)]
         served = [observation_of(self.id, p) for p in found if not entombed & {*p.payload["lineage_memory_ids"]}]
         told = [self._told(o) for o in served]
-        wanted = Trend(trend) if trend is not None else None
+        wanted = _one_of(Trend, trend, "trend")
         return sorted((o for o in told if wanted in (None, o.trend)), key=lambda o: (o.created_at, o.id))
 
     def _told(self, observation: Observation) -> Observation:
@@ -269,7 +273,8 @@ class Bank:
     async def memories(self, *, source: str | None = None, state: MemoryState | str | None = None) -> list[Memory]:
         """In the order in which they were retained."""
         where = [Equals("source", source)] if source is not None else []
-        where += [Equals("state", MemoryState(state).value)] if state is not None else []
+        wanted = _one_of(MemoryState, state, "state")
+        where += [Equals("state", wanted.value)] if wanted is not None else []
         gone = await self._entombed()
         found = [memory_of(self.id, p) async for p in pages(self._parts.memories, self.id, where) if p.id not in gone]
         return sorted(found, key=lambda m: (m.retained_at, m.id))
@@ -309,6 +314,15 @@ def _items(text: object) -> list[Mapping[str, Any]]:
     if not all(isinstance(item, Mapping) for item in items):
         raise InvalidInput("retain takes a text, a mapping such as {'text': ..., 'source': ...}, or a list of these")
     return cast("list[Mapping[str, Any]]", items)
+
+
+def _one_of(values: type[E], told: str | None, what: str) -> E | None:
+    if told is None:
+        return None
+    try:
+        return values(told)
+    except ValueError:
+        raise InvalidInput(f'there is no {what} "{told}"; known are {", ".join(value.value for value in values)}') from None
 
 
 def _tags(tags: Iterable[str]) -> Tags:

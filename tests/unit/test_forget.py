@@ -227,6 +227,15 @@ async def test_memories_are_chosen_by_all_that_is_given(bank: Bank, chosen: str)
 async def test_forget_says_what_it_needs(bank: Bank) -> None:
     with pytest.raises(InvalidInput, match="memory_ids, source or tags"):
         await bank.forget()
+    with pytest.raises(InvalidInput, match="source is blank"):
+        await bank.forget(source=" ")
+
+
+async def test_unknown_filters_are_refused_with_the_known_ones(bank: Bank) -> None:
+    with pytest.raises(InvalidInput, match='no state "bogus"; known are unembedded, pending'):
+        await bank.memories(state="bogus")
+    with pytest.raises(InvalidInput, match='no trend "bogus"; known are new, strengthening'):
+        await bank.observations(trend="bogus")
 
 
 async def test_a_receipt_belongs_to_its_bank(engine: Engine, bank: Bank) -> None:
