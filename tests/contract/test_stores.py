@@ -104,7 +104,11 @@ def _may_be_absent() -> bool:
     return not os.environ.get("QDRANT_URL") and os.environ.get("REQUIRE_QDRANT") != "1" and not _engine_answers()
 
 
-@pytest.mark.skipif(_may_be_absent(), reason=NO_SERVER)
+# `skip`, not `skipif`: the summary then says it in one line
+needs_a_server = pytest.mark.skip(reason=NO_SERVER) if _may_be_absent() else pytest.mark.usefixtures("server")
+
+
+@needs_a_server
 class TestRemote(VectorStoreContract):
     @pytest.fixture
     async def storage(self, server: Server) -> AsyncIterator[Storage]:
