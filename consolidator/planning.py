@@ -96,10 +96,13 @@ class Planner:
     _done: list[Done] = field(default_factory=list)
     _tally: Counter[str] = field(default_factory=Counter)
     _extractive: bool = False
+    _shown: tuple[str, ...] = ()  # every memory whose words the proposer had before it
     _targets: frozenset[str] = frozenset()  # observations that an action of the proposal names
 
     def plan(self, proposal: Proposal) -> Planned:
         self._extractive = proposal.extractive
+        read = {s.memory.id for s in self.batch.memories}
+        self._shown = tuple(sorted(read.union(*(history.current.lineage for history in self.known.values()))))
         named = {action.observation for action in proposal.actions}
         self._targets = frozenset(c.observation.id for c in self.batch.candidates if c.alias in named)
         verbs = {"create": self._create, "update": self._update, "delete": self._delete}
@@ -265,11 +268,12 @@ class Planner:
         reason: str,
     ) -> None:
         cites, text = tuple(m.id for m in cited), after or before or (target.text if target else "")
+        version = target.version if target and action != "skipped" else None  # what was held back became no version
         self._entries.append(
             Entry(
-                bank=self.batch.bank, intent=self.intent, at=self.now, action=action, version=target.version if target else None,
+                bank=self.batch.bank, intent=self.intent, at=self.now, action=action, version=version,
                 observation_id=target.id if target else None, before=before, after=after, reason=reason, cites=cites, by=self.by,
-                digest=self.digest(text),
+                digest=self.digest(text), shown=self._shown,
             )
         )
         observation_id = target.id if target else None

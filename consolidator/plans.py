@@ -52,6 +52,7 @@ class Entry(Value):
     after: str | None = None
     reason: str | None = ""
     cites: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()  # what its maker had read besides: its reason may quote that; written, not read back
     by: str = ""
     digest: str = ""
 

@@ -86,21 +86,34 @@ def scrub(db: Connection, bank: str, erased: Sequence[str]) -> int:
     rows = 0
     holding = or_(t.journal.c.before.is_not(None), t.journal.c.after.is_not(None), t.journal.c.reason.is_not(None))
     for ids in chunks(erased):
-        citing = select(t.cites.c.seq).where(t.cites.c.memory.in_(ids))
-        told = update(t.journal).where(t.journal.c.bank == bank, t.journal.c.seq.in_(citing), holding)
-        rows += db.execute(told.values(before=None, after=None, reason=None)).rowcount
+        rows += _untell(db, bank, _rows_with("cited", ids), holding, before=None, after=None, reason=None)
+        # what was read beside may stand in a reason, and in a text that was never made a version
+        shown = _rows_with("shown", ids)
+        rows += _untell(db, bank, shown, t.journal.c.reason.is_not(None), reason=None)
+        rows += _untell(db, bank, shown, and_(t.journal.c.version.is_(None), t.journal.c.after.is_not(None)), after=None)
         for table in (t.cites, t.evidence, t.lineage, t.use, t.parked):
             db.execute(delete(table).where(table.c.memory.in_(ids)))
     db.execute(update(t.parked).where(t.parked.c.bank == bank).values(reply=None))  # a reply may quote what it was shown
     return rows
 
 
+def _rows_with(role: str, memories: Sequence[str]) -> Any:
+    return select(t.cites.c.seq).where(t.cites.c.memory.in_(memories), t.cites.c.role == role)
+
+
+def _untell(db: Connection, bank: str, seqs: Any, holding: Any, **values: None) -> int:
+    told = update(t.journal).where(t.journal.c.bank == bank, t.journal.c.seq.in_(seqs), holding)
+    return db.execute(told.values(**values)).rowcount
+
+
 def write_entries(db: Connection, entries: Iterable[Entry]) -> None:
     for entry in entries:
-        fields = entry.model_dump(exclude={"seq", "cites", "observation_id"})
+        fields = entry.model_dump(exclude={"seq", "cites", "shown", "observation_id"})
         result = db.execute(insert(t.journal), {**fields, "observation": entry.observation_id})
         (seq,) = result.inserted_primary_key or (None,)
-        insert_all(db, t.cites, ({"seq": seq, "memory": memory} for memory in dict.fromkeys(entry.cites)))
+        roles = (("cited", entry.cites), ("shown", entry.shown))
+        found = [(memory, role) for role, memories in roles for memory in dict.fromkeys(memories)]
+        insert_all(db, t.cites, ({"seq": seq, "memory": memory, "role": role} for memory, role in found))
 
 
 def read_histories(db: Connection, bank: str, ids: Sequence[str]) -> list[History]:
@@ -156,7 +169,8 @@ def read_entries(db: Connection, bank: str, observation_id: str | None, limit: i
     cited: dict[int, list[str]] = {}
     for start in range(0, len(rows), CHUNK):
         seqs = [row.seq for row in rows[start : start + CHUNK]]
-        for cite in db.execute(select(t.cites).where(t.cites.c.seq.in_(seqs)).order_by(t.cites.c.memory)):
+        cites = select(t.cites).where(t.cites.c.seq.in_(seqs), t.cites.c.role == "cited").order_by(t.cites.c.memory)
+        for cite in db.execute(cites):
             cited.setdefault(cite.seq, []).append(cite.memory)
     return [_entry(row, cited.get(row.seq, [])) for row in rows]
 

@@ -170,6 +170,7 @@ cites = Table(
     "cites", tables,
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("memory", Id, primary_key=True),
+    Column("role", String(8), primary_key=True),  # cited; shown: read beside it, so that a reason may quote it
     Index("cites_by_memory", "memory"),
 )
 

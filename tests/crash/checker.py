@@ -150,7 +150,7 @@ def _effect(view: _View, id: str, rev: int) -> Iterator[str]:
     if len(consumed) != 1:
         yield f"memory {id} is done at revision {rev}, consumed by {len(consumed)} plans"
         return
-    cited = {row["seq"] for row in view.rows("cites", memory=id)}
+    cited = {row["seq"] for row in view.rows("cites", memory=id, role="cited")}
     told = [row for row in view.rows("journal", intent=consumed[0]["intent"]) if row["seq"] in cited]
     if not told:
         yield f"memory {id} is done, but neither cited nor declared in its plan"

@@ -269,3 +269,18 @@ async def test_g26_an_erased_memory_feeds_no_later_pass(teller: Teller, script: 
 
 def test_the_error_is_a_conflict() -> None:
     assert "erased meanwhile" in str(ErasedMeanwhile())
+
+
+async def test_a_reason_may_not_keep_what_was_read_beside(teller: Teller) -> None:
+    """A model can quote one memory in the reason of an action that cites another, or in a text that is held back."""
+    bank = teller.bank
+    await bank.retain(["Alice was at Southmead."], source="secret")
+    await bank.retain(["Alice likes tea.", "Alice paints."], source="s1")
+    quoting = create("Alice likes tea.", "m2").model_copy(update={"reason": "not about Southmead"})
+    held_back = create("Alice paints, since Southmead.", "m3", confidence=0.1)
+    teller.say(Proposal(actions=(quoting, held_back), nothing=(NothingDurable(memory="m1"),), by="script"))
+    await bank.consolidate()
+    await bank.forget(source="secret")
+    assert "Southmead" not in await everything_served(bank, ["Southmead"])
+    assert not [text for _, text in await bank._parts.ledger.texts(bank.id) if "Southmead" in text]
+    assert [o.text for o in await bank.observations()] == ["Alice likes tea."]
