@@ -6,7 +6,7 @@ Pure, without any vendor: the stores and the fake share it, so they refuse alike
 from __future__ import annotations
 
 import math
-import uuid
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ from consolidator.ports import (
 FieldKind = Literal["keyword", "integer", "float", "time"]
 
 RESERVED = frozenset({"bank", "op"})  # the store's own payload keys: the tenant, and the token of the last conditional write
+UUID_FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_COORDINATE = 1e15  # squares beyond it overflow the 32-bit floats in which vectors are kept
 DEEPEST = 64
@@ -57,11 +58,7 @@ def check_bank(bank: str) -> None:
 def check_ids(ids: Iterable[str]) -> None:
     """Refuse an id that is not a UUID in its usual form, lower case with four dashes."""
     for id in ids:
-        try:
-            sound = str(uuid.UUID(id)) == id
-        except (ValueError, AttributeError, TypeError):
-            sound = False
-        if not sound:
+        if not isinstance(id, str) or not UUID_FORM.fullmatch(id):
             raise InvalidInput("a point's id is a UUID such as 1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b, in lower case")
 
 

@@ -211,6 +211,8 @@ class Recollection:
 class _Entry:
     """A found point with its scores, turned into a value when it is needed."""
 
+    __slots__ = ("_bank", "id", "kind", "payload", "ranks", "scores")
+
     def __init__(self, bank: str, kind: Literal["memory", "observation"], id: str) -> None:
         self.id = id
         self.kind: Literal["memory", "observation"] = kind

@@ -227,8 +227,11 @@ class EdgeCollection:
         return q.Point(point.id, vectors, {**point.payload, "bank": bank})
 
     def _get(self, bank: str, ids: list[str], vectors: bool) -> list[Point]:
-        mine = self._mine(bank, ids, True, ["dense"] if vectors else False)
-        return [_point(mine[id]) for id in ids if id in mine]
+        stored = self._shard.retrieve(ids, True, ["dense"] if vectors else False)
+        # a record's payload is converted each time it is read, so it is read once
+        found = {id: (record, _payload(record)) for id, record in stored.items()}
+        mine = {id: _point(id, record, payload) for id, (record, payload) in found.items() if payload.get("bank") == bank}
+        return [mine[id] for id in ids if id in mine]
 
     def _search(self, bank: str, legs: list[Leg | None]) -> list[list[Found]]:
         requests = [None if leg is None else request_of(bank, leg, self._encoder) for leg in legs]
@@ -243,7 +246,8 @@ class EdgeCollection:
         if request.order_by is not None:
             records.sort(key=lambda record: str(record.id))
             records.sort(key=lambda record: cast("float", record.order_value), reverse=descending)
-        return Page([_point(record) for record in records], None if after is None else str(after))
+        points = [_point(str(record.id), record, _payload(record)) for record in records]
+        return Page(points, None if after is None else str(after))
 
     def _patch(self, bank: str, id: str, changes: dict[str, Any], expect: int) -> bool:
         self._shard.refuse_if_poisoned()
@@ -280,10 +284,10 @@ def _found(hit: q.ScoredPoint) -> Found:
     return Found(str(hit.id), hit.score, checks.read_payload(hit.payload))
 
 
-def _point(record: q.Record) -> Point:
-    vectors = record.vector if isinstance(record.vector, dict) else {}
-    dense = vectors.get("dense")
-    return Point(id=str(record.id), payload=checks.read_payload(record.payload), dense=cast("Vector | None", dense))
+def _point(id: str, record: q.Record, payload: dict[str, Any]) -> Point:
+    vectors = record.vector
+    dense = vectors.get("dense") if isinstance(vectors, dict) else None
+    return Point(id=id, payload=checks.read_payload(payload), dense=cast("Vector | None", dense))
 
 
 def _order(key: str | None, descending: bool) -> q.OrderBy | None:
