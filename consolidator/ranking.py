@@ -12,18 +12,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import combinations
+from itertools import combinations, pairwise
 from operator import mul
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from consolidator.models import Explanation, Factor, LegShare, Term, Trend, Value, Vector
-from consolidator.words import STOP, jaccard, stems
+from consolidator.words import STOP, jaccard, stem_list, stems
 
 SOFTNESS = 4.0  # of the logistic: one standard deviation at the top is then worth about 5 % of the score
-SAME_COSINE, SAME_WORDS = 0.5, 0.4  # of two statements about the same thing
+SAME_BEGINNING, SAME_WORDS = 0.5, 0.4  # of two statements about the same thing: shares of their stems
 SHORT = 30  # stems
+FEW = 8  # pairs, below which cohesion is taken for granted
+ENOUGH_COHESION = 0.5  # deviations; chats have 0.7 to 2, batches of facts about 0
 FOLD_REACH = 1.0  # how far above a statement its witness may stand, in standard deviations, to be shown as one with it
 HEAD = 20  # hits among which a newer statement is put before an older one
 TREND_VALUE = {Trend.STRENGTHENING: 0.75, Trend.NEW: 0.55, Trend.STABLE: 0.5, Trend.WEAKENING: 0.35, Trend.STALE: 0.2}
@@ -180,15 +182,40 @@ def standings(scores: Mapping[str, tuple[float, float]], weights: RecallWeights)
     return dict(sorted(standing, key=lambda pair: (-pair[1].fused, pair[0]))[: weights.pool])
 
 
+def cohesion(runs: Sequence[Sequence[Vector]]) -> float:
+    """How far neighbours in a source belong together, from 0 (a mere batch) to 1 (talk).
+
+    runs: vectors of successive turns, a run for each source. Adjacent pairs are compared with pairs from anywhere, in
+    deviations of the latter; half a deviation is enough for 1.
+    """
+    every = [vector for run in runs for vector in run]
+    near = [_dot(a, b) for run in runs for a, b in pairwise(run)]
+    far = [_dot(vector, every[(n * 7 + len(every) // 2) % len(every)]) for n, vector in enumerate(every)]
+    far = [cosine for cosine in far if cosine < 1 - 1e-6]
+    if len(near) < FEW or len(far) < FEW:
+        return 1.0
+    mean = math.fsum(far) / len(far)
+    deviation = math.sqrt(math.fsum((cosine - mean) ** 2 for cosine in far) / len(far))
+    closer = (math.fsum(near) / len(near) - mean) / deviation if deviation > 1e-9 else 0.0
+    return min(1.0, max(0.0, closer / ENOUGH_COHESION))
+
+
+def _dot(one: Vector, other: Vector) -> float:
+    return math.fsum(map(mul, one, other))
+
+
 def rank(
     candidates: Sequence[Candidate], weights: RecallWeights, *, about: str | None, now: datetime,
-    standing: Mapping[str, Standing] | None = None,
+    standing: Mapping[str, Standing] | None = None, together: float = 1.0,
 ) -> list[Ranked]:
-    """Best first, ties by id. Every score can be recomputed from its explanation. standing: made of the candidates if None."""
+    """Best first, ties by id. Every score can be recomputed from its explanation.
+
+    standing: made of the candidates if None. together: what `cohesion` says of the bank; it scales neighbours and session.
+    """
     if standing is None:
         standing = standings({c.id: (c.dense, c.words) for c in candidates}, weights)
     pool = [c for c in candidates if c.id in standing]
-    structure = _Structure(pool, {c.id: standing[c.id].fused for c in pool})
+    structure = _Structure(pool, {c.id: standing[c.id].fused for c in pool}, together)
     ranked = [
         Ranked(
             candidate=c, dense=Leg(c.dense_rank, c.dense, standing[c.id].dense, weights.dense),
@@ -213,8 +240,9 @@ def score_of(explanation: Explanation) -> float:
 class _Structure:
     """What the place of a turn in its session says. Silent for sources without sequence."""
 
-    def __init__(self, pool: Sequence[Candidate], fused: Mapping[str, float]) -> None:
+    def __init__(self, pool: Sequence[Candidate], fused: Mapping[str, float], together: float) -> None:
         self._fused = fused
+        self._together = together
         self._places: dict[tuple[str, int], float] = {}
         self._sessions: dict[str, float] = {}
         for c in pool:
@@ -225,7 +253,7 @@ class _Structure:
 
     def terms(self, c: Candidate, weights: RecallWeights, about: str | None) -> Iterable[tuple[str, float]]:
         if c.kind == "observation":
-            yield "session", weights.session * self._fused[c.id]
+            yield "session", self._together * weights.session * self._fused[c.id]
             spoken_of = about is not None and about in c.text
         else:
             yield from self._neighbours(c, weights)
@@ -237,9 +265,10 @@ class _Structure:
     def _neighbours(self, c: Candidate, weights: RecallWeights) -> Iterable[tuple[str, float]]:
         if c.sequence is None:
             return
-        yield "previous turn", weights.previous * self._places.get((c.source, c.sequence - 1), 0.0)
-        yield "next turn", weights.next * self._places.get((c.source, c.sequence + 1), 0.0)
-        yield "session", weights.session * self._sessions[c.source]
+        near = self._together
+        yield "previous turn", near * weights.previous * self._places.get((c.source, c.sequence - 1), 0.0)
+        yield "next turn", near * weights.next * self._places.get((c.source, c.sequence + 1), 0.0)
+        yield "session", near * weights.session * self._sessions[c.source]
 
 
 def _tells_a_time(text: str) -> bool:
@@ -293,27 +322,45 @@ def _lifted(r: Ranked, best: Ranked) -> Ranked:
     return r
 
 
-def in_doubt(ranked: Sequence[Ranked]) -> list[tuple[Candidate, Candidate]]:
-    """Pairs among the first hits, older and newer, that may state values of the same thing; their vectors decide.
+class Doubt(NamedTuple):
+    """Two candidates that may state values of the same thing: they do if their vectors are as near as `cosine`."""
 
-    Short statements by one speaker that share their words. Of long ones it is not known what they state.
+    older: Candidate
+    newer: Candidate
+    cosine: float
+
+
+def in_doubt(ranked: Sequence[Ranked]) -> list[Doubt]:
+    """Pairs among the first hits that may state values of the same thing: short, by one speaker, and worded alike.
+
+    Alike are texts that begin alike (half of the shorter one's stems), or share many (Jaccard 0.4; then their vectors have
+    to be nearer). Of long texts it is not known what they state.
     """
-    said = [(r.candidate, stems(r.candidate.text)) for r in ranked[:HEAD]]
+    said = [(r.candidate, stem_list(r.candidate.text)) for r in ranked[:HEAD]]
     short = [(c, told) for c, told in said if 0 < len(told) <= SHORT]
-    pairs = []
+    doubts = []
     for (one, mine), (other, theirs) in combinations(short, 2):
-        if one.speaker == other.speaker and one.time != other.time and jaccard(mine, theirs) >= SAME_WORDS:
-            pairs.append((one, other) if one.time < other.time else (other, one))
-    return pairs
+        if one.speaker == other.speaker and one.time != other.time and (needed := _needed_cosine(mine, theirs)):
+            older, newer = (one, other) if one.time < other.time else (other, one)
+            doubts.append(Doubt(older, newer, needed))
+    return doubts
 
 
-def newer_first(ranked: Sequence[Ranked], pairs: Iterable[tuple[Candidate, Candidate]]) -> list[Ranked]:
+def _needed_cosine(mine: Sequence[str], theirs: Sequence[str]) -> float | None:
+    shorter = min(len(mine), len(theirs))
+    alike = next((n for n, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), shorter)
+    if alike / shorter >= SAME_BEGINNING:
+        return 0.6
+    return 0.7 if jaccard(frozenset(mine), frozenset(theirs)) >= SAME_WORDS else None
+
+
+def newer_first(ranked: Sequence[Ranked], doubts: Iterable[Doubt]) -> list[Ranked]:
     """Of each pair whose vectors agree, the newer takes the better place."""
     by_id = {r.candidate.id: r for r in ranked[:HEAD]}
     order = list(by_id)
-    for older, newer in pairs:
+    for older, newer, cosine in doubts:
         a, b = order.index(older.id), order.index(newer.id)
-        if a < b and sum(map(mul, older.vector, newer.vector)) >= SAME_COSINE:
+        if a < b and _dot(older.vector, newer.vector) >= cosine:
             order[a], order[b] = newer.id, older.id
             by_id[older.id].superseded_by = newer.id
             by_id[newer.id].moved = "put before an older statement about the same thing"

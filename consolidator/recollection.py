@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -16,6 +17,7 @@ from consolidator.ranking import (
     Ranked,
     RecallWeights,
     asked_about,
+    cohesion,
     fold,
     in_doubt,
     newer_first,
@@ -30,6 +32,7 @@ Where = list[Equals | AnyOf | Range | Ids | Not]
 KINDS = frozenset({"memory", "observation", *get_args(Kind)})
 MAX_TOP_K = 100
 SPEAKERS = 200  # names that are looked for in a question
+SAMPLED_SOURCES, SAMPLED_TURNS = 4, 50  # on which a bank's cohesion is measured
 
 
 class Query(Value):
@@ -68,10 +71,15 @@ class Recollection:
         self._parts = parts
         self._weights = weights
         self._speakers: dict[str, list[str]] = {}
+        self._together: dict[str, float] = {}
+        self._changes: Counter[str] = Counter()
 
     def changed(self, bank: str) -> None:
-        """The bank's memories changed: its speakers are looked up anew."""
+        """The bank's memories changed: its speakers are looked up anew, its cohesion after 1, 2, 4, 8 ... changes."""
         self._speakers.pop(bank, None)
+        self._changes[bank] += 1
+        if self._changes[bank].bit_count() == 1:
+            self._together.pop(bank, None)
 
     async def recall(self, bank: str, query: Query) -> list[Hit]:
         """At most `top_k` hits within the token budget, best first. Without the embedder it searches by words alone."""
@@ -83,17 +91,32 @@ class Recollection:
         now = query.as_of or self._parts.clock()
         candidates = [self._candidate(entry, now) for entry in pool.values()]
         about = asked_about(query.text, speakers)
-        ranked = fold(rank(candidates, self._weights, about=about, now=now, standing=standing))
+        together = await self._cohesion(bank)
+        ranked = fold(rank(candidates, self._weights, about=about, now=now, standing=standing, together=together))
         if self._weights.fresh:
-            pairs = in_doubt(ranked)
-            await self._give_vectors(bank, {c.id: c for pair in pairs for c in pair})
-            ranked = newer_first(ranked, pairs)
+            doubts = in_doubt(ranked)
+            await self._give_vectors(bank, {c.id: c for doubt in doubts for c in (doubt.older, doubt.newer)})
+            ranked = newer_first(ranked, doubts)
         return await self._hits(bank, query, ranked, pool, now)
 
     async def _known_speakers(self, bank: str) -> list[str]:
         if bank not in self._speakers:
             self._speakers[bank] = sorted(await self._parts.memories.facet(bank, "speaker", limit=SPEAKERS))
         return self._speakers[bank]
+
+    async def _cohesion(self, bank: str) -> float:
+        """Measured on the longest sources of the bank, and kept."""
+        if bank not in self._together:
+            sizes = await self._parts.memories.facet(bank, "source", limit=SPEAKERS)
+            longest = sorted(sizes, key=lambda source: (-sizes[source], source))[:SAMPLED_SOURCES]
+            self._together[bank] = cohesion([await self._run(bank, source) for source in longest])
+        return self._together[bank]
+
+    async def _run(self, bank: str, source: str) -> list[Vector]:
+        """The vectors of a source's successive turns."""
+        page = await self._parts.memories.scan(bank, [Equals("source", source)], order_by="sequence", limit=SAMPLED_TURNS)
+        points = await self._parts.memories.get(bank, [point.id for point in page.points], vectors=True)
+        return [point.dense for point in points if point.dense]
 
     async def _vector(self, text: str) -> Vector | None:
         try:

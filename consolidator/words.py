@@ -31,9 +31,14 @@ def stem(word: str) -> str:
     return word
 
 
+def stem_list(text: str) -> list[str]:
+    """The content words of a text, stemmed, in order."""
+    return [stem(word) for word in WORD.findall(plain(text)) if word not in STOP]
+
+
 def stems(text: str) -> frozenset[str]:
     """The content words of a text, stemmed."""
-    return frozenset(stem(word) for word in WORD.findall(plain(text)) if word not in STOP)
+    return frozenset(stem_list(text))
 
 
 def jaccard(one: frozenset[str], other: frozenset[str]) -> float:

@@ -15,6 +15,7 @@ from consolidator.ranking import (
     Candidate,
     RecallWeights,
     asked_about,
+    cohesion,
     fold,
     in_doubt,
     logistic,
@@ -97,6 +98,21 @@ def test_without_sequence_the_structure_is_silent() -> None:
     pool = [memory("a", 0.9), memory("b", 0.3), memory("c", 0.2)]
     for r in rank(pool, RecallWeights(), about=None, now=NOW):
         assert r.explanation.terms == ()
+
+
+def test_in_a_mere_batch_neighbours_say_nothing() -> None:
+    pool = [memory("good", 0.9, 9.0, sequence=4), memory("following", 0.3, sequence=5), memory("third", 0.35, 1.5, sequence=9)]
+    order = [r.candidate.id for r in rank(pool, RecallWeights(), about=None, now=NOW, together=0.0)]
+    assert order == ["good", "third", "following"]
+    assert [r.candidate.id for r in rank(pool, RecallWeights(), about=None, now=NOW)] == ["good", "following", "third"]
+
+
+def test_cohesion_tells_talk_from_a_batch() -> None:
+    talk = [[[math.cos(t + n / 9), math.sin(t + n / 9)] for n in range(12)] for t in range(6)]
+    batch = [[[math.cos(2.4 * (12 * t + n)), math.sin(2.4 * (12 * t + n))] for n in range(12)] for t in range(6)]
+    assert cohesion(talk) == 1.0
+    assert cohesion(batch) < 0.1
+    assert cohesion([]) == 1.0  # unknown: taken for granted
 
 
 def test_the_one_speaker_that_is_asked_about_rises() -> None:
