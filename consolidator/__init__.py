@@ -1,4 +1,13 @@
-"""A memory for agents that consolidates: verbatim memories, evidence-linked observations, provable erasure."""
+"""A memory for agents that consolidates: verbatim memories, evidence-linked observations, provable erasure.
+
+    async with consolidator.connect("./memory") as engine:
+        alice = engine.bank("alice")
+        await alice.retain("I live in Lisbon.", speaker="Alice", source="chat-1")
+        await alice.consolidate()
+        hits = await alice.recall("Where does Alice live?")
+
+`consolidator.blocking.connect` gives the same verbs without `await`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +23,10 @@ __version__ = "0.1.0"
 __all__ = ["Bank", "ConsolidatorError", "Engine", "Settings", "__version__", "connect", "load"]
 
 _HOMES = {"connect": "engine", "Engine": "engine", "Bank": "engine", "Settings": "config", "load": "config"}
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from consolidator import engine as twin
 from consolidator.clock import Clock, system_clock
 from consolidator.config import Settings
+from consolidator.errors import ConsolidatorError
 from consolidator.ports import Embedder, Proposer
 
 P = ParamSpec("P")
@@ -29,6 +30,9 @@ class _Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise ConsolidatorError("this engine is closed; open it again with connect")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

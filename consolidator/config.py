@@ -85,6 +85,8 @@ def load(target: str | Path | None = None, env: Mapping[str, str] | None = None)
     """Settings for a folder, or from a `*.toml` file, with the variables of `env` on top. Raises InvalidSettings."""
     env = os.environ if env is None else env
     told: dict[str, Any] = {}
+    if target is not None and not str(target).strip():
+        raise InvalidSettings("the folder's name is empty; name a folder, such as ./memory, or a *.toml file")
     if target is not None:
         if str(target).startswith(("http://", "https://")):
             raise InvalidSettings(

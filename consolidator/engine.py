@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar, cast
-from uuid import UUID
+from typing import Any, NoReturn
 
-from pydantic import ValidationError
-
+from consolidator import arguments
 from consolidator.clock import Clock, system_clock
 from consolidator.config import Settings, load
 from consolidator.consolidation import Consolidation
-from consolidator.errors import Conflict, InvalidInput, NotFound
+from consolidator.errors import Conflict, ConsolidatorError, InvalidInput, NotFound
 from consolidator.forgetting import Forgetting, pages
 from consolidator.models import (
     Hit,
@@ -29,7 +26,6 @@ from consolidator.models import (
     Receipt,
     Retained,
     Stats,
-    Tags,
     Trend,
     Trust,
     Verification,
@@ -38,35 +34,57 @@ from consolidator.models import (
 from consolidator.parts import Parts
 from consolidator.plans import Entry, History, Lease, Parked, Report
 from consolidator.points import memory_of, observation_of
-from consolidator.ports import Condition, Embedder, Equals, Ids, Proposer, Range
+from consolidator.ports import Condition, Embedder, Equals, Proposer, Range
 from consolidator.provenance import without
-from consolidator.recollection import Query, Recollection
+from consolidator.recollection import Recollection
 from consolidator.redo import barrier, finish_open_plans, lease_on
 from consolidator.registry import open_parts
 from consolidator.retention import Retainer
 from consolidator.trends import trend_of
 
-E = TypeVar("E", bound=StrEnum)
 BANK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 HUSK_AGE = timedelta(hours=24)  # how long the shell of an erased observation fends off late writers
 
 
-@asynccontextmanager
-async def connect(
+def connect(
     target: str | Path | None = None, *, settings: Settings | None = None, clock: Clock = system_clock,
     embedder: Embedder | None = None, proposer: Proposer | None = None,
-) -> AsyncIterator[Engine]:
+) -> Connection:
     """Open a memory: a folder (embedded), or a `*.toml` file. `CONSOLIDATOR_*` variables come on top of either.
 
-    embedder, proposer: used instead of what the settings name. Raises InvalidSettings, MissingProvider, StoreLocked,
-    WrongEmbedder, NewerFormat, StoreUnavailable.
+    Use it as `async with connect(...) as engine`. embedder, proposer: used instead of what the settings name, and closed with
+    the engine. Entering it raises InvalidSettings, MissingProvider, StoreLocked, WrongEmbedder, NewerFormat, StoreUnavailable.
     """
-    settings = settings or load(target)
-    engine = Engine(await open_parts(settings, clock, embedder=embedder, proposer=proposer), settings)
-    try:
-        yield engine
-    finally:
-        await engine.close()
+
+    async def opened() -> Engine:
+        told = settings or load(target)
+        return Engine(await open_parts(told, clock, embedder=embedder, proposer=proposer), told)
+
+    return Connection(opened)
+
+
+class Connection:
+    """An engine to be opened by `async with`, and closed at its end."""
+
+    def __init__(self, opened: Callable[[], Awaitable[Engine]]) -> None:
+        self._opened = opened
+        self._engine: Engine | None = None
+
+    async def __aenter__(self) -> Engine:
+        self._engine = await self._opened()
+        return self._engine
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._engine is not None:
+            await self._engine.close()
+
+    def __enter__(self) -> NoReturn:
+        raise InvalidInput("use `async with consolidator.connect(...)`, or `with consolidator.blocking.connect(...)`")
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __await__(self) -> NoReturn:
+        raise InvalidInput("use `async with consolidator.connect(...) as engine`: it has to be closed again")
 
 
 class _Services:
@@ -74,6 +92,7 @@ class _Services:
 
     def __init__(self, parts: Parts, settings: Settings) -> None:
         self.parts = parts
+        self.closed = False
         self.retainer = Retainer(parts, settings.retain)
         self.consolidation = Consolidation(parts, settings.consolidation)
         self.recollection = Recollection(parts, settings.recall)
@@ -119,16 +138,28 @@ class Engine:
         }
 
     async def close(self) -> None:
-        await self._parts.close()
+        """Afterwards every call says that the engine is closed. Closing twice is harmless."""
+        if not self._services.closed:
+            self._services.closed = True
+            await self._parts.close()
 
 
 class Bank:
     """One isolated memory. Times are aware datetimes; a naive one is refused."""
 
     def __init__(self, services: _Services, id: str) -> None:
-        self._services = services
-        self._parts = services.parts
+        self._shared = services
         self.id = id
+
+    @property
+    def _services(self) -> _Services:
+        if self._shared.closed:
+            raise ConsolidatorError("this engine is closed; open it again with connect")
+        return self._shared
+
+    @property
+    def _parts(self) -> Parts:
+        return self._services.parts
 
     async def retain(  # noqa: PLR0913 (one keyword for each field of a memory)
         self, text: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]], *, source: str | None = None,
@@ -142,9 +173,9 @@ class Bank:
         """
         shared = {
             "source": source, "speaker": speaker, "sequence": sequence, "occurred_at": occurred_at, "kind": kind,
-            "tags": _tags(tags), "metadata": dict(metadata or {}), "trust": trust,
+            "tags": arguments.tag_set(tags), "metadata": dict(metadata or {}), "trust": trust,
         }
-        raw = [{**shared, **item} for item in _items(text)]
+        raw = [{**shared, **item} for item in arguments.items_of(text)]
         if any(item["source"] is None for item in raw):
             raise InvalidInput("every memory needs a source: the conversation or document that it came from, as it is deleted")
         kept = await self._services.retainer.retain(self.id, raw)
@@ -157,9 +188,9 @@ class Bank:
         until: datetime | None = None, as_of: datetime | None = None, explain: bool = False,
     ) -> list[Hit]:
         """Ranked hits, best first. tags: a hit carries all of them. since, until: event times. as_of: what was known then."""
-        asked = {"text": query, "top_k": top_k, "token_budget": token_budget, "kinds": frozenset(kinds), "tags": _tags(tags),
-                 "since": since, "until": until, "as_of": as_of, "explain": explain}
-        return await self._services.recollection.recall(self.id, _valid_query(asked))
+        asked = {"text": query, "top_k": top_k, "token_budget": token_budget, "kinds": arguments.kind_set(kinds),
+                 "tags": arguments.tag_set(tags), "since": since, "until": until, "as_of": as_of, "explain": explain}
+        return await self._services.recollection.recall(self.id, arguments.valid_query(asked))
 
     async def consolidate(self, *, limit: int | None = None, dry_run: bool = False) -> Report:
         """Digest what is pending, oldest first, at most `limit` memories. dry_run: the actions that would be, nothing changed.
@@ -187,18 +218,17 @@ class Bank:
     ) -> Receipt:
         """Erase memories (those that match all that is given), and put right what rested on them. Returns the receipt.
 
-        When it returns, nothing derived from them is served. State "accepted" instead of "settled": another worker holds the
-        bank, and the rollback follows with its next step.
+        When it returns, nothing derived from them is served. The receipt's state says how far it is: "settled"; "accepted",
+        while another worker holds the bank and rolls back with its next step; "nothing", when no memory matched.
         """
-        asked: dict[str, Any] = {"memory_ids": _ids(memory_ids), "source": source, "tags": sorted(_tags(tags or ())) or None}
+        tagged = sorted(arguments.tag_set(tags or ())) or None
+        asked: dict[str, Any] = {"memory_ids": arguments.ids_of(memory_ids), "source": source, "tags": tagged}
         asked = {key: value for key, value in asked.items() if value is not None}
-        if source is not None and not source.strip():
-            raise InvalidInput("source is blank; name the conversation or document that is to be forgotten")
         forgetting = self._services.forgetting
-        memories = await forgetting.select(self.id, asked, _erasure_filter(asked))
+        memories = await forgetting.select(self.id, asked, arguments.erasure_filter(asked))
         if dry_run or not memories:
             planned = await forgetting.plan(self.id, asked, memories)
-            return planned if dry_run else planned.model_copy(update={"state": "settled"})
+            return planned if dry_run else planned.model_copy(update={"state": "nothing"})
         receipt = await forgetting.accept(self.id, asked, memories)
         self._services.recollection.changed(self.id)
         try:
@@ -214,7 +244,9 @@ class Bank:
         await self._parts.observations.delete(self.id, husks)
 
     async def verify(self, receipt: Receipt) -> Verification:
-        """Search every store for what a receipt says was erased."""
+        """Search every store for what a receipt says was erased. A receipt that erased nothing proves nothing: not ok."""
+        if not isinstance(receipt, Receipt):
+            raise InvalidInput("verify takes a Receipt, as forget returned it or receipts() lists it")
         if receipt.bank != self.id:
             raise InvalidInput(f'the receipt is of bank "{receipt.bank}", not of "{self.id}"')
         return await self._services.forgetting.verify(receipt)
@@ -224,12 +256,13 @@ class Bank:
 
     async def observations(self, *, tags: Iterable[str] = (), trend: Trend | str | None = None) -> list[Observation]:
         """All live ones, by creation. trend: only those."""
-        where: list[Condition] = [Equals("state", ObservationState.LIVE.value), *(Equals("tags", t) for t in _tags(tags))]
+        tagged = (Equals("tags", tag) for tag in arguments.tag_set(tags))
+        where: list[Condition] = [Equals("state", ObservationState.LIVE.value), *tagged]
         entombed = await self._entombed()
         found = [p async for p in pages(self._parts.observations, self.id, where)]
         served = [observation_of(self.id, p) for p in found if not entombed & {*p.payload["lineage_memory_ids"]}]
         told = [self._told(o) for o in served]
-        wanted = _one_of(Trend, trend, "trend")
+        wanted = arguments.one_of(Trend, trend, "trend")
         return sorted((o for o in told if wanted in (None, o.trend)), key=lambda o: (o.created_at, o.id))
 
     def _told(self, observation: Observation) -> Observation:
@@ -245,7 +278,7 @@ class Bank:
 
     async def _history(self, id: str) -> History:
         gone = await self._entombed()
-        histories = await self._parts.ledger.histories(self.id, [_id(id)])
+        histories = await self._parts.ledger.histories(self.id, [arguments.id_of(id)])
         if not histories or (told := without(histories[0], gone)) is None:
             raise NotFound(f'bank "{self.id}" has no observation {id}')
         return told
@@ -265,7 +298,7 @@ class Bank:
     async def memory(self, id: str) -> Memory:
         """Raises NotFound."""
         gone = await self._entombed()
-        points = await self._parts.memories.get(self.id, [_id(id)])
+        points = await self._parts.memories.get(self.id, [arguments.id_of(id)])
         if not points or points[0].id in gone:
             raise NotFound(f'bank "{self.id}" has no memory {id}')
         return memory_of(self.id, points[0])
@@ -273,7 +306,7 @@ class Bank:
     async def memories(self, *, source: str | None = None, state: MemoryState | str | None = None) -> list[Memory]:
         """In the order in which they were retained."""
         where = [Equals("source", source)] if source is not None else []
-        wanted = _one_of(MemoryState, state, "state")
+        wanted = arguments.one_of(MemoryState, state, "state")
         where += [Equals("state", wanted.value)] if wanted is not None else []
         gone = await self._entombed()
         found = [memory_of(self.id, p) async for p in pages(self._parts.memories, self.id, where) if p.id not in gone]
@@ -306,54 +339,3 @@ class Bank:
             open_tombstones=spent["open_tombstones"], passes=spent["passes"], model_calls=spent["calls"],
             prompt_tokens=spent["prompt_tokens"], reply_tokens=spent["reply_tokens"],
         )
-
-
-def _items(text: object) -> list[Mapping[str, Any]]:
-    given = [text] if isinstance(text, str | bytes | Mapping) or not isinstance(text, Iterable) else list(text)
-    items = [{"text": item} if isinstance(item, str) else item for item in given]
-    if not all(isinstance(item, Mapping) for item in items):
-        raise InvalidInput("retain takes a text, a mapping such as {'text': ..., 'source': ...}, or a list of these")
-    return cast("list[Mapping[str, Any]]", items)
-
-
-def _one_of(values: type[E], told: str | None, what: str) -> E | None:
-    if told is None:
-        return None
-    try:
-        return values(told)
-    except ValueError:
-        raise InvalidInput(f'there is no {what} "{told}"; known are {", ".join(value.value for value in values)}') from None
-
-
-def _tags(tags: Iterable[str]) -> Tags:
-    if isinstance(tags, str):
-        raise InvalidInput(f'tags is the text "{tags}"; it takes a set of texts, such as {{"{tags}"}}')
-    return frozenset(tags)
-
-
-def _id(id: str) -> str:
-    try:
-        return str(UUID(id))
-    except (ValueError, TypeError, AttributeError):
-        raise NotFound(f'"{id}" is no id; ids look like 5f0c2a9e-7f0e-5c63-9d3e-0a4c1f8f2b11') from None
-
-
-def _ids(ids: Iterable[str] | None) -> list[str] | None:
-    if isinstance(ids, str):
-        raise InvalidInput("memory_ids is one text; it takes a list of ids")
-    return None if ids is None else [_id(i) for i in ids]
-
-
-def _erasure_filter(asked: Mapping[str, Any]) -> list[Condition]:
-    where: list[Condition] = [Ids(tuple(asked["memory_ids"]))] if "memory_ids" in asked else []
-    where += [Equals("source", asked["source"])] if "source" in asked else []
-    return where + [Equals("tags", tag) for tag in asked.get("tags", ())]
-
-
-def _valid_query(asked: dict[str, Any]) -> Query:
-    try:
-        return Query.model_validate(asked)
-    except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(str(part) for part in problem["loc"]).replace("text", "query")
-        raise InvalidInput(f"{field}: {problem['msg'].removeprefix('Value error, ')}") from None

@@ -181,7 +181,8 @@ class Forgetting:
         memories = [p async for p in pages(self._parts.memories, bank, ())]
         observations = [p async for p in pages(self._parts.observations, bank, ())]
         texts = await self._parts.ledger.texts(bank)
-        found = [f"memories/{p.id}: erased, but stored" for p in memories if p.id in erased]
+        found = [] if erased else ["receipt: it erased nothing"]
+        found += [f"memories/{p.id}: erased, but stored" for p in memories if p.id in erased]
         found += [f"observations/{p.id}: rests on what was erased" for p in observations if _named(p) & erased]
         resting = await self._parts.ledger.resting_on(bank, receipt.memories)
         found += [f"ledger/{id}: rests on what was erased" for id in resting]

@@ -252,7 +252,7 @@ class Receipt(Value):
     bank: str
     asked: dict[str, JsonValue]
     at: Time
-    state: Literal["planned", "accepted", "settled"] = "accepted"
+    state: Literal["planned", "nothing", "accepted", "settled"] = "accepted"
     memories: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     observations: tuple[ErasedObservation, ...] = ()

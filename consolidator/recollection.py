@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+from pydantic import Field
+
 from consolidator.errors import EmbedderUnavailable, InvalidInput
 from consolidator.models import Hit, Kind, Memory, Observation, ObservationState, Tags, Time, Value, Vector
 from consolidator.parts import Parts
@@ -39,8 +41,8 @@ class Query(Value):
     """A recall, checked. kinds: "memory", "observation", and kinds of memories."""
 
     text: str
-    top_k: int = 10
-    token_budget: int | None = None
+    top_k: int = Field(default=10, strict=True)
+    token_budget: int | None = Field(default=None, strict=True)
     kinds: frozenset[str] = frozenset({"memory", "observation"})
     tags: Tags = frozenset()  # a hit carries all of them
     since: Time | None = None

@@ -26,11 +26,12 @@ CACHE_FILE = "vectors.db"
 
 
 def provider(group: Group, name: str) -> Callable[..., Any]:
-    """The factory of a provider. Raises MissingProvider, naming what is there or what to install."""
+    """The factory of a provider. Raises InvalidSettings, naming what is there, or MissingProvider with what to install."""
     points = {point.name: point for point in entry_points(group=f"consolidator.{group}")}
     if name not in points:
         kind = group.removesuffix("s").replace("_", " ").replace("storage", "store")
-        raise MissingProvider(f'there is no {kind} "{name}"; installed are {", ".join(sorted(points)) or "none"}')
+        known = sorted(points.keys() | ({"model"} if group == "proposers" else set()))
+        raise InvalidSettings(f'there is no {kind} "{name}"; known are {", ".join(known) or "none"}')
     try:
         factory: Callable[..., Any] = points[name].load()
     except ImportError as error:
@@ -88,7 +89,10 @@ async def open_proposer(settings: Settings) -> Proposer:
 async def open_parts(
     settings: Settings, clock: Clock, *, embedder: Embedder | None = None, proposer: Proposer | None = None
 ) -> Parts:
-    """Everything that the settings name; what is handed in is used instead. On failure all is closed again."""
+    """Everything that the settings name; what is handed in is used instead. On failure all is closed again, and a folder
+    that was made for it and is empty still is removed.
+    """
+    made = not settings.folder.exists()
     make_folder(settings.folder)
     opened: list[Any] = []
     try:
@@ -99,6 +103,8 @@ async def open_parts(
     except BaseException:
         for part in reversed(opened):
             await part.close()
+        if made and not any(settings.folder.iterdir()):
+            settings.folder.rmdir()
         raise
     return Parts(storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, clock=clock, owner=_owner(settings))
 
@@ -110,7 +116,13 @@ def _owner(settings: Settings) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Raises InvalidSettings where that cannot be."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InvalidSettings(f"{folder} is, or lies below, a file; the memory's folder is a folder") from error
+    except OSError as error:
+        raise InvalidSettings(f"the folder {folder} cannot be made: {error.strerror}; choose another") from error
 
 
 def _key(secret: SecretStr | None) -> str | None:

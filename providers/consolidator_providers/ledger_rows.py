@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, tuple_, update
 
 from consolidator.models import Evidence, Observation, ObservationState, Version
 from consolidator.plans import Change, Entry, History, Intent
@@ -90,6 +90,8 @@ def scrub(db: Connection, bank: str, erased: Sequence[str]) -> int:
         # what was read beside may stand in a reason, and in a text that was never made a version
         shown = _rows_with("shown", ids)
         rows += _untell(db, bank, shown, t.journal.c.reason.is_not(None), reason=None)
+        made = select(t.journal.c.observation, t.journal.c.version).where(t.journal.c.seq.in_(shown))
+        db.execute(update(t.version).where(tuple_(t.version.c.observation, t.version.c.number).in_(made)).values(reason=None))
         rows += _untell(db, bank, shown, and_(t.journal.c.version.is_(None), t.journal.c.after.is_not(None)), after=None)
         for table in (t.cites, t.evidence, t.lineage, t.use, t.parked):
             db.execute(delete(table).where(table.c.memory.in_(ids)))

@@ -133,7 +133,10 @@ class OpenAIChat:
         async def attempt() -> Completion:
             return read_reply(await self._ask(sent, schema, max_tokens), self._model)
 
-        return await patiently(attempt, tries=self._tries, deadline=self._deadline)
+        try:
+            return await patiently(attempt, tries=self._tries, deadline=self._deadline)
+        except ModelUnavailable as error:
+            raise ModelUnavailable(f"{self.name} at {self._client.base_url} gave no answer: {error}") from error
 
     async def close(self) -> None:
         await self._client.close()

@@ -212,7 +212,7 @@ def is_loopback(host: str) -> bool:
 async def open_client(*, base_url: str | None, api_key: str | None, read_timeout: float) -> AsyncOpenAI:
     """The vendor's client without retries and redirects. Raises InvalidSettings for an address that is not to be used."""
     if not api_key and not base_url:
-        raise InvalidSettings("set OPENAI_API_KEY, or give the base_url of a server that needs no key")
+        raise InvalidSettings("a model or embedder of OpenAI needs a key: set OPENAI_API_KEY, or the base_url of another server")
     url = checked_base_url(base_url) if base_url else OPENAI_URL
     vendor = await asyncio.to_thread(_vendor)
     timeout = vendor.Timeout(read_timeout, connect=5.0)

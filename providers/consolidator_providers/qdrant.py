@@ -365,6 +365,9 @@ async def open_qdrant(
         _check_version((await storage.describe())["server"])
         for name, spec in named.items():
             await rooms[name].ensure(spec)
+    except StoreUnavailable as error:
+        await storage.close()
+        raise StoreUnavailable(f"no Qdrant server answers at {url} (store.url): {error}") from error
     except BaseException:
         await storage.close()
         raise

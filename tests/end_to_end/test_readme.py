@@ -44,6 +44,10 @@ def test_the_same_by_shell(tmp_path: Path) -> None:
     assert "verified" in told
 
 
+def test_nothing_is_left_to_fill_in() -> None:
+    assert not re.search(r"FIGURE|TODO|XXX", README)
+
+
 def test_every_file_that_is_linked_is_there() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert links

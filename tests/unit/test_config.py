@@ -8,7 +8,7 @@ import pytest
 
 from consolidator.config import load
 from consolidator.engine import connect
-from consolidator.errors import InvalidSettings, MissingProvider
+from consolidator.errors import InvalidSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +62,11 @@ def test_a_missing_file() -> None:
         load("nowhere.toml", env={})
 
 
+def test_an_empty_name_is_no_folder() -> None:
+    with pytest.raises(InvalidSettings, match="name is empty"):
+        load("", env={})
+
+
 def test_a_url_says_where_it_belongs() -> None:
     with pytest.raises(InvalidSettings, match='kind = "qdrant"'):
         load("http://localhost:6333", env={})
@@ -69,7 +74,7 @@ def test_a_url_says_where_it_belongs() -> None:
 
 async def test_an_unknown_provider_names_those_that_are_there(tmp_path: Path) -> None:
     settings = load(tmp_path, env={"CONSOLIDATOR_EMBEDDER__PROVIDER": "magic"})
-    with pytest.raises(MissingProvider, match="installed are hash, openai, sentence-transformers"):
+    with pytest.raises(InvalidSettings, match="known are hash, openai, sentence-transformers"):
         async with connect(settings=settings):
             pass
 

@@ -21,7 +21,7 @@ FLOORS = (
     {"parts", "trends", "checks", "points", "actions", "provenance", "ranking"},
     {"prompts", "planning", "redo"},
     {"retention", "consolidation", "recollection", "forgetting", "proposing"},
-    {"config"},
+    {"config", "arguments"},
     {"registry"},
     {"engine"},
     {"blocking"},

@@ -186,7 +186,8 @@ async def test_forgetting_what_is_not_there_changes_nothing(teller: Teller) -> N
     bank = teller.bank
     await teller.believe("Alice lives in Lisbon.")
     receipt = await bank.forget(source="never told")
-    assert (receipt.memories, receipt.state) == ((), "settled")
+    assert (receipt.memories, receipt.state) == ((), "nothing")
+    assert (await bank.verify(receipt)).found == ("receipt: it erased nothing",)  # a mistyped source proves nothing
     assert len(await bank.observations()) == 1
 
 

@@ -24,6 +24,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "naive since": ({"since": datetime(2026, 1, 1)}, "since: a time needs a zone"),
     "since after until": ({"since": datetime(2026, 2, 1, tzinfo=UTC), "until": datetime(2026, 1, 1, tzinfo=UTC)}, "after until"),
     "tags": ({"tags": "work"}, "takes a set"),
+    "kinds": ({"kinds": "memory"}, "takes a set"),
+    "top_k as text": ({"top_k": "3"}, "top_k: .*integer"),
 }
 
 

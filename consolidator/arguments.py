@@ -1,0 +1,77 @@
+"""What callers hand in, checked and put into one form. Each refusal says what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from consolidator.errors import InvalidInput, NotFound
+from consolidator.models import Tags
+from consolidator.ports import Condition, Equals, Ids
+from consolidator.recollection import Query
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def items_of(text: object) -> list[Mapping[str, Any]]:
+    given = [text] if isinstance(text, str | bytes | Mapping) or not isinstance(text, Iterable) else list(text)
+    items = [{"text": item} if isinstance(item, str) else item for item in given]
+    if not all(isinstance(item, Mapping) for item in items):
+        raise InvalidInput("retain takes a text, a mapping such as {'text': ..., 'source': ...}, or a list of these")
+    return cast("list[Mapping[str, Any]]", items)
+
+
+def one_of(values: type[E], told: str | None, what: str) -> E | None:
+    if told is None:
+        return None
+    try:
+        return values(told)
+    except ValueError:
+        raise InvalidInput(f'there is no {what} "{told}"; known are {", ".join(value.value for value in values)}') from None
+
+
+def tag_set(tags: Iterable[str]) -> Tags:
+    if isinstance(tags, str):
+        raise InvalidInput(f'tags is the text "{tags}"; it takes a set of texts, such as {{"{tags}"}}')
+    return frozenset(tags)
+
+
+def kind_set(kinds: Iterable[str]) -> frozenset[str]:
+    if isinstance(kinds, str):
+        raise InvalidInput(f'kinds is the text "{kinds}"; it takes a set of texts, such as {{"{kinds}"}}')
+    return frozenset(kinds)
+
+
+def id_of(id: str) -> str:
+    try:
+        return str(UUID(id))
+    except (ValueError, TypeError, AttributeError):
+        raise NotFound(f'"{id}" is no id; ids look like 5f0c2a9e-7f0e-5c63-9d3e-0a4c1f8f2b11') from None
+
+
+def ids_of(ids: Iterable[str] | None) -> list[str] | None:
+    if isinstance(ids, str):
+        raise InvalidInput("memory_ids is one text; it takes a list of ids")
+    return None if ids is None else [id_of(i) for i in ids]
+
+
+def erasure_filter(asked: Mapping[str, Any]) -> list[Condition]:
+    """The memories that match all that is asked."""
+    if not str(asked.get("source", "-")).strip():
+        raise InvalidInput("source is blank; name the conversation or document that is to be forgotten")
+    where: list[Condition] = [Ids(tuple(asked["memory_ids"]))] if "memory_ids" in asked else []
+    where += [Equals("source", asked["source"])] if "source" in asked else []
+    return where + [Equals("tags", tag) for tag in asked.get("tags", ())]
+
+
+def valid_query(asked: dict[str, Any]) -> Query:
+    try:
+        return Query.model_validate(asked)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in problem["loc"]).replace("text", "query")
+        raise InvalidInput(f"{field}: {problem['msg'].removeprefix('Value error, ')}") from None
