@@ -12,6 +12,7 @@ from consolidator_providers.rules import RuleProposer, open_rules
 from consolidator_providers.rules.corrections import Swap, beside, corrected, swap_in
 from consolidator_providers.rules.dates import with_dates
 from consolidator_providers.rules.durable import judge
+from consolidator_providers.rules.matching import says_otherwise, statement
 from consolidator_providers.rules.persons import in_third_person
 from consolidator_providers.rules.proposer import propose
 from consolidator_providers.rules.sentences import bare, shorten
@@ -334,3 +335,16 @@ async def test_it_opens_with_anybodys_settings() -> None:
     assert isinstance(proposer, RuleProposer)
     assert (await proposer.propose(batch(("Ada", "Hello!")))).nothing[0].memory == "m1"
     await proposer.close()
+
+
+@pytest.mark.parametrize(("claim", "old", "near", "same"), [
+    ("Turnip still gets his thyroid pills twice a day", "The vet put Turnip on thyroid tablets, morning and night", 0.8, True),
+    ("Turnip still gets his thyroid pills twice a day", "The vet put Turnip on thyroid tablets, morning and night", 0.7, False),
+    ("Turnip still gets his thyroid pills twice a day", "The vet put Turnip on thyroid tablets, morning and night", None, False),
+    ("Alice's favourite colour is cyan", "Alice's favourite colour is purple", 0.96, False),
+    ("Alice is allergic to peanuts and walnuts", "Alice is allergic to hazelnuts and almonds", 0.9, False),
+    ("Alice never eats any of the green herb", "Alice puts coriander on every dish she cooks", 0.8, False),
+    ("Alice gets 12 kilos of flour every week", "The mill sends Alice her flour each Friday", 0.8, False),
+])
+def test_a_repeat_in_other_words_is_told_from_another_value(claim: str, old: str, near: float | None, same: bool) -> None:
+    assert says_otherwise(statement(claim), statement(old), near) is same

@@ -19,6 +19,7 @@ from consolidator_providers.rules.matching import (
     same_owner,
     says_more,
     says_no_more,
+    says_otherwise,
     shared_topic,
     shared_verb,
     statement,
@@ -83,6 +84,8 @@ def effect(claim: Claim, old_text: str, near: float | None) -> Effect | None:
         return Effect(change="state_change", text=text, rank=2 + found.rank, reason=found.reason)
     if says_more(new, old, near):
         return Effect(change="refine", text=claim.text, rank=3, reason="says the same, and more")
+    if near is not None and not NOW.search(claim.body) and says_otherwise(new, old, near):
+        return Effect(change="restate", text=old_text, rank=1 + near, reason="says the same in other words")
     return None
 
 

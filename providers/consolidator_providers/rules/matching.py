@@ -18,6 +18,7 @@ TOKEN = re.compile(r"[^\W_]+(?:[.,:'\u2019-][^\W_]+)*")
 SAME_BY_WORDS = 0.6  # share of content words from which two statements are one, without vectors
 SAME_WITH_VECTORS = 0.5  # the same, where the vectors are near as well
 NEAR = 0.6  # cosine
+PARAPHRASE = 0.75  # cosine of a repeat in other words; on talk, what is no repeat stays below
 
 
 def root(word: str) -> str:
@@ -103,6 +104,19 @@ def says_more(claim: Statement, old: Statement, near: float | None) -> bool:
         claim.denied == old.denied and claim.quoted == old.quoted and old.stems < claim.stems
         and old.values <= claim.values and _names(old) <= _names(claim) and _alike(old, claim, near)
     )
+
+
+def says_otherwise(claim: Statement, old: Statement, near: float | None) -> bool:
+    """Whether the claim repeats the old statement in other words, by meaning, and adds no name, number or date.
+
+    Near alone is not equal: where the wordings differ in one word, or in what stands in the same place, that is the point.
+    """
+    if near is None or near < PARAPHRASE or claim.denied != old.denied:
+        return False
+    if not claim.values <= old.values or not _names(claim) <= _names(old) | old.stems:
+        return False
+    reworded = min(len(claim.stems - old.stems), len(old.stems - claim.stems)) >= 2
+    return reworded and not new_value(claim, old, figures_only=False)
 
 
 def _names(one: Statement) -> frozenset[str]:
