@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -31,6 +32,7 @@ from consolidator.trends import trend_of
 from consolidator.words import cost
 
 Where = list[Equals | AnyOf | Range | Ids | Not]
+HitKind = Literal["memory", "observation"]
 KINDS = frozenset({"memory", "observation", *get_args(Kind)})
 MAX_TOP_K = 100
 SPEAKERS = 200  # names that are looked for in a question
@@ -88,8 +90,8 @@ class Recollection:
         query = checked(query)
         speakers = await self._known_speakers(bank)
         found = await self._found(bank, query, await self._vector(without_names(query.text, speakers)))
-        standing = standings({entry.id: entry.both for entry in found.values()}, self._weights)
-        pool = await self._pool(bank, query, (found[id] for id in standing))
+        standing = standings({id: pair for lists in found for id, pair in lists.pairs()}, self._weights)
+        pool = await self._pool(bank, query, found, standing)
         now = query.as_of or self._parts.clock()
         candidates = [self._candidate(entry, now) for entry in pool.values()]
         about = asked_about(query.text, speakers)
@@ -126,44 +128,40 @@ class Recollection:
         except EmbedderUnavailable:
             return None
 
-    async def _found(self, bank: str, query: Query, vector: Vector | None) -> dict[str, _Entry]:
-        """All that the lists found, with both scores of each."""
+    async def _found(self, bank: str, query: Query, vector: Vector | None) -> list[_Lists]:
+        """What the lists of each collection found, with both scores of everything."""
         entombed = [s.memory_id for s in await self._parts.ledger.tombstones(bank, open_only=True)]
-        found: dict[str, _Entry] = {}
+        found: list[_Lists] = []
         if query.kinds != {"observation"}:
-            found |= await self._search(bank, "memory", query.text, vector, _memory_filter(query, entombed))
+            found.append(await self._search(bank, "memory", query.text, vector, _memory_filter(query, entombed)))
         if "observation" in query.kinds:
-            found |= await self._search(bank, "observation", query.text, vector, _observation_filter(query, entombed))
+            found.append(await self._search(bank, "observation", query.text, vector, _observation_filter(query, entombed)))
         return found
 
-    async def _search(
-        self, bank: str, kind: Literal["memory", "observation"], text: str, vector: Vector | None, where: Where
-    ) -> dict[str, _Entry]:
+    async def _search(self, bank: str, kind: HitKind, text: str, vector: Vector | None, where: Where) -> _Lists:
         """Both lists, then for what only one of them found its score by the other: nothing is guessed."""
         store, depth = self._store(kind), self._weights.depth
         found = await _both(store, bank, text, vector, where, depth)
-        entries = {hit.id: _Entry(bank, kind, hit.id) for hits in found.values() for hit in hits}
+        lists = _Lists(kind=kind)
         for leg, hits in found.items():
-            for position, hit in enumerate(hits, start=1):
-                entries[hit.id].scores[leg], entries[hit.id].ranks[leg] = hit.score, position
-        missing = {leg: [id for id, entry in entries.items() if leg not in entry.scores] for leg in found}
+            lists.scores[leg] = {hit.id: hit.score for hit in hits}
+            lists.ranks[leg] = {hit.id: position for position, hit in enumerate(hits, start=1)}
+        ids = lists.ids()
+        missing = {leg: [id for id in ids if id not in lists.scores[leg]] for leg in found}
         if len(found.get("words", ())) < depth:
             missing.pop("words", None)  # the list was not cut: what it lacks shares no word
         again = await _both(store, bank, text, vector, [], depth * 2, only=missing)
         for leg, hits in again.items():
-            for hit in hits:
-                entries[hit.id].scores[leg] = hit.score
-        return entries
+            lists.scores[leg] |= {hit.id: hit.score for hit in hits}
+        return lists
 
-    async def _pool(self, bank: str, query: Query, chosen: Iterable[_Entry]) -> dict[str, _Entry]:
+    async def _pool(self, bank: str, query: Query, found: Sequence[_Lists], chosen: Mapping[str, object]) -> dict[str, _Entry]:
         """The chosen ones with their payloads."""
-        entries = {entry.id: entry for entry in chosen}
         pool: dict[str, _Entry] = {}
-        for kind in ("memory", "observation"):
-            ids = [entry.id for entry in entries.values() if entry.kind == kind]
-            for point in await self._store(kind).get(bank, ids) if ids else []:
-                entries[point.id].payload = point.payload
-                pool[point.id] = entries[point.id]
+        for lists in found:
+            ids = [id for id in lists.ids() if id in chosen]
+            for point in await self._store(lists.kind).get(bank, ids) if ids else []:
+                pool[point.id] = _Entry(bank=bank, id=point.id, lists=lists, payload=point.payload)
         if query.as_of is not None:
             await self._as_known(bank, pool, query.as_of)
         return pool
@@ -191,8 +189,9 @@ class Recollection:
         found = entry.payload
         candidate = Candidate(
             id=entry.id, kind=entry.kind, text=found["text"], time=_time(found.get("time") or found["last_time"]),
-            dense=entry.both[0], words=entry.both[1], dense_rank=entry.ranks.get("dense"),
-            words_rank=entry.ranks.get("words"), source=found.get("source", ""), sequence=found.get("sequence"),
+            dense=entry.lists.score("dense", entry.id), words=entry.lists.score("words", entry.id),
+            dense_rank=entry.lists.rank("dense", entry.id), words_rank=entry.lists.rank("words", entry.id),
+            source=found.get("source", ""), sequence=found.get("sequence"),
             speaker=found.get("speaker"), confidence=found.get("confidence"),
             evidence=frozenset(e["memory_id"] for e in found.get("evidence", ()) if e["supports"]),
             outdated=frozenset(e["memory_id"] for e in found.get("evidence", ()) if e["since_version"] < found["version"]),
@@ -233,30 +232,48 @@ class Recollection:
         return {observation: known[memory] for observation, memory in chosen.items() if memory in known}
 
 
+@dataclass(slots=True, kw_only=True)
+class _Lists:
+    """What the lists of one collection found, by leg and id."""
+
+    kind: HitKind
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    ranks: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def ids(self) -> list[str]:
+        return list(dict.fromkeys(id for scores in self.scores.values() for id in scores))
+
+    def pairs(self) -> Iterator[tuple[str, tuple[float, float]]]:
+        dense, words = self.scores.get("dense", {}), self.scores.get("words", {})
+        return ((id, (dense.get(id, 0.0), words.get(id, 0.0))) for id in self.ids())
+
+    def score(self, leg: str, id: str) -> float:
+        return self.scores.get(leg, {}).get(id, 0.0)
+
+    def rank(self, leg: str, id: str) -> int | None:
+        return self.ranks.get(leg, {}).get(id)
+
+
+@dataclass(slots=True, kw_only=True)
 class _Entry:
-    """A found point with its scores, turned into a value when it is needed."""
+    """A candidate's point, turned into a value when it is needed."""
 
-    __slots__ = ("_bank", "id", "kind", "payload", "ranks", "scores")
-
-    def __init__(self, bank: str, kind: Literal["memory", "observation"], id: str) -> None:
-        self.id = id
-        self.kind: Literal["memory", "observation"] = kind
-        self.payload: Mapping[str, Any] = {}
-        self.scores: dict[str, float] = {}
-        self.ranks: dict[str, int] = {}
-        self._bank = bank
+    bank: str
+    id: str
+    lists: _Lists
+    payload: Mapping[str, Any]
 
     @property
-    def both(self) -> tuple[float, float]:
-        return self.scores.get("dense", 0.0), self.scores.get("words", 0.0)
+    def kind(self) -> HitKind:
+        return self.lists.kind
 
     @property
     def memory(self) -> Memory:
-        return memory_of(self._bank, Found(self.id, 0.0, self.payload))
+        return memory_of(self.bank, Found(self.id, 0.0, self.payload))
 
     @property
     def observation(self) -> Observation:
-        return observation_of(self._bank, Found(self.id, 0.0, self.payload))
+        return observation_of(self.bank, Found(self.id, 0.0, self.payload))
 
 
 def _time(value: str | datetime) -> datetime:
