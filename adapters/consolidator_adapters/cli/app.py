@@ -27,6 +27,7 @@ Start with [b]consolidator demo[/b]: it needs no key and no server."""
 # the root of what is wrong on a command line: typer brings it along now, and took click's before
 USAGE_ERRORS = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 EXITS: tuple[tuple[type[Exception], int], ...] = ((InvalidInput, 2), (NotFound, 3), (StoreLocked, 4), (Conflict, 4))
+INTERRUPTED = 130
 CHATTY = ("sentence_transformers", "transformers", "huggingface_hub", "torch", "httpx", "httpcore", "openai", "urllib3")
 
 app = typer.Typer(help=ABOUT, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -68,11 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _failed(args, error, str(error), 1)
     except (typer.Abort, KeyboardInterrupt):
-        return 130
+        code = INTERRUPTED
     except Exception as error:
         if not isinstance(error, USAGE_ERRORS):
             raise
         return _failed(args, error, cast(Any, error).format_message(), 2)
+    if code == INTERRUPTED:  # which typer makes of an interruption by itself, or lets pass
+        sys.stderr.write("interrupted; run it again\n")
     return code if isinstance(code, int) else 0
 
 
@@ -86,14 +89,22 @@ def _failed(args: Sequence[str], error: BaseException, message: str, code: int) 
     return code
 
 
+def _untold(record: logging.LogRecord) -> bool:
+    """Not what a command's answer says in a sentence."""
+    return record.msg != "embedder_unavailable"
+
+
 def _quieten(*, debug: bool) -> None:
     """Our own warnings go to stderr; what vendors chat about does not belong to a command's answer."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    kept = logging.getLogger("consolidator.retention")
+    kept.removeFilter(_untold)
     if debug:
         return
+    kept.addFilter(_untold)
     warnings.simplefilter("ignore")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

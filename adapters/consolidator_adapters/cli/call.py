@@ -6,9 +6,11 @@ import asyncio
 import inspect
 import json
 import re
+import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -20,6 +22,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from consolidator.errors import InvalidInput, NotFound
+from consolidator_adapters.cli import places
 
 if TYPE_CHECKING:
     from consolidator.clock import Clock
@@ -27,12 +30,13 @@ if TYPE_CHECKING:
     from consolidator.engine import Bank, Engine
 
 EVERYWHERE = "Options of every command"
-Folder = Annotated[Path | None, typer.Option("--folder", "-f", help="Folder of the memory.", rich_help_panel=EVERYWHERE)]
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings, a TOML file.", rich_help_panel=EVERYWHERE)]
+Folder = Annotated[str | None, typer.Option("--folder", "-f", help="Folder of the memory.", rich_help_panel=EVERYWHERE)]
+Config = Annotated[str | None, typer.Option("--config", "-c", help="Settings, a TOML file.", rich_help_panel=EVERYWHERE)]
 BankId = Annotated[str | None, typer.Option("--bank", "-b", help='Bank; else "default".', rich_help_panel=EVERYWHERE)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=EVERYWHERE)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.", rich_help_panel=EVERYWHERE)]
 SHARED: dict[str, Any] = {"folder": Folder, "config": Config, "bank": BankId, "json": AsJson, "debug": Debug}
+AN_ID = "5f0c2a9e-7f0e-5c63-9d3e-0a4c1f8f2b11"
 PREFIX = re.compile(r"[0-9a-f][0-9a-f-]{3,34}")
 
 
@@ -40,8 +44,8 @@ PREFIX = re.compile(r"[0-9a-f][0-9a-f-]{3,34}")
 class Call:
     """One run of a command. `out` carries answers, `err` progress and errors."""
 
-    folder: Path | None = None
-    config: Path | None = None
+    folder: str | None = None
+    config: str | None = None
     bank: str = "default"
     json: bool = False
     debug: bool = False
@@ -53,25 +57,37 @@ class Call:
         from consolidator.config import load
         from consolidator.errors import InvalidSettings
 
-        if self.config is not None and self.config.suffix != ".toml":
+        for told in (self.config, self.folder):
+            if told is not None and (not told.strip() or re.match(r"https?://", told)):
+                load(told)  # which says what is wrong with it
+        if self.config is not None and not self.config.endswith(".toml"):
             raise InvalidSettings(f"--config takes a TOML file, such as consolidator.toml; {self.config} is none")
-        if self.folder is not None and re.match(r"https?:/", str(self.folder)):
-            raise InvalidSettings("--folder takes a folder; name a Qdrant server in a TOML file and give that with --config")
         settings = load(self.config)
-        return settings.model_copy(update={"folder": self.folder}) if self.folder is not None else settings
+        return settings.model_copy(update={"folder": Path(self.folder)}) if self.folder is not None else settings
 
     @asynccontextmanager
-    async def engine(self, settings: Settings | None = None, *, clock: Clock | None = None) -> AsyncIterator[Engine]:
+    async def engine(self, settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Engine]:
+        """The engine. Raises InvalidInput for a folder that cannot be used; one that was made in vain goes again."""
         from consolidator.clock import system_clock
         from consolidator.engine import connect
 
-        async with connect(settings=settings or self.settings(), clock=clock or system_clock) as engine:
+        folder = settings.folder
+        if problem := places.unusable(settings):
+            raise InvalidInput(problem)
+        async with AsyncExitStack() as stack:
+            with places.left_as_it_was(folder):
+                try:
+                    engine = await stack.enter_async_context(connect(settings=settings, clock=clock or system_clock))
+                except OSError as error:
+                    raise InvalidInput(places.denied(folder, places.why(error))) from error
             yield engine
 
     @asynccontextmanager
     async def memory(self, *, must_exist: bool = True) -> AsyncIterator[Bank]:
         """The bank. With `must_exist`, a folder that is not there is not made by looking into it."""
         settings = self.settings()
+        if problem := places.blocked(settings.folder):
+            raise InvalidInput(problem)
         if must_exist and settings.store.kind == "edge" and not settings.folder.is_dir():
             raise NotFound(f"there is no memory in {settings.folder}; `consolidator retain` makes one")
         async with self.engine(settings) as engine:
@@ -140,6 +156,20 @@ class _Trimmed:
         sys.stdout.flush()
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Where a person is waited for, Ctrl-C ends the wait: the event loop's own handler would only be heard after it."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def moment(told: str | None, option: str, *, end_of_day: bool = False) -> datetime | None:
     """A time with its zone, or a date: its first instant in UTC, or its last. Raises InvalidInput."""
     if told is None:
@@ -158,8 +188,10 @@ def moment(told: str | None, option: str, *, end_of_day: bool = False) -> dateti
 async def full_id(bank: Bank, told: str) -> str:
     """The id that a unique beginning of it stands for. Raises NotFound, InvalidInput."""
     told = told.strip().lower()
-    if not PREFIX.fullmatch(told) or _is_id(told):
+    if _is_id(told):
         return told
+    if not PREFIX.fullmatch(told):
+        raise NotFound(f'"{told}" is no id; write one such as {AN_ID}, or its first 4 characters or more')
     ids = {o.id for o in await bank.observations()} | {m.id for m in await bank.memories()}
     ids |= {entry.observation_id for entry in await bank.journal(limit=100_000) if entry.observation_id}
     found = sorted(id for id in ids if id.startswith(told))

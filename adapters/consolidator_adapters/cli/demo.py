@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from consolidator.errors import InvalidInput, ModelError
-from consolidator_adapters.cli import demo_views
+from consolidator.errors import ConsolidatorError, InvalidInput, MissingProvider, ModelError
+from consolidator_adapters.cli import demo_views, doctor, places
 from consolidator_adapters.cli.call import Call
 from consolidator_adapters.cli.demo_steps import Show, Tour
 from consolidator_adapters.conversation import load_conversation, load_questions
@@ -36,21 +36,39 @@ async def demo(
     offline: Annotated[bool, typer.Option("--offline", help="Use the rules, even where a model is configured.")] = False,
 ) -> None:
     """Watch it work: retain, consolidate, recall, forget, verify. No key, no server."""
-    folder = call.folder or FOLDER
+    folder = FOLDER if call.folder is None else Path(call.folder)
     settings = chosen(call.settings().model_copy(update={"folder": folder}), offline=offline)
     show = Show(call)
+    _check(settings)
     show.line(about_model(settings))
+    new = not folder.exists()
     start_empty(folder)
     try:
         told = await _tour(call, settings, show, questions)
-    except ModelError:
+    except ConsolidatorError as error:
+        if new and not show.seconds:  # it was never opened
+            shutil.rmtree(folder)
+        if not isinstance(error, ModelError):
+            raise
         call.err.print("`consolidator demo --offline` needs no model")
         raise
     if not keep:
         shutil.rmtree(folder)
-    show.line(demo_views.farewell(folder, kept=keep))
+    show.out.print(demo_views.farewell(folder, kept=keep), soft_wrap=keep)  # commands are copied whole
     if call.json:
         call.document({"folder": str(folder), "kept": keep, "seconds": show.seconds, **told})
+
+
+def _check(settings: Settings) -> None:
+    """What can be known to be missing before anything is said or made."""
+    from consolidator.registry import provider
+
+    if problem := places.unusable(settings):
+        raise InvalidInput(problem)
+    for needed in doctor.packages(settings):
+        if needed.state == "missing":
+            raise MissingProvider(f"the package {needed.name} is {needed.detail}: {needed.fix}")
+    provider("embedders", settings.embedder.provider)
 
 
 async def _tour(call: Call, settings: Settings, show: Show, asked: int) -> dict[str, Any]:
@@ -88,8 +106,6 @@ def about_model(settings: Settings) -> Text:
 
 def start_empty(folder: Path) -> None:
     """An empty folder with the demo's mark. Raises InvalidInput for one that holds something else."""
-    if folder.exists() and not folder.is_dir():
-        raise InvalidInput(f"{folder} is no folder")
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARK).is_file():
             raise InvalidInput(f"{folder} holds something that is not the demo's; name another one with --folder")

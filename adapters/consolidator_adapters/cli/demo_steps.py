@@ -101,14 +101,12 @@ class Tour:
 
     async def observations(self) -> list[Observation]:
         found = await self.bank.observations()
-        changed = [o for o in found if o.version > 1 and await self._changed_state(o)]
-        chosen = telling(found, {o.id for o in changed})
+        versions = {o.id: await self.bank.history(o.id) for o in found}
+        changed = {id for id, told in versions.items() if any(version.change == "state_change" for version in told)}
+        chosen = telling(found, changed)
         evidence = await memories_of(self.bank, (e.memory_id for o in chosen for e in o.evidence))
-        self.show.line(demo_views.observations(chosen, evidence, total=len(found), changed={o.id for o in changed}))
+        self.show.line(demo_views.observations(chosen, evidence, versions, total=len(found), changed=changed))
         return chosen
-
-    async def _changed_state(self, o: Observation) -> bool:
-        return any(version.change == "state_change" for version in await self.bank.history(o.id))
 
     async def recall(self) -> dict[str, Any]:
         shown, told = in_order(self.questions, self.asked), []

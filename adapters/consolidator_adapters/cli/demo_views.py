@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +13,37 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from consolidator.trends import RECENT_DAYS
 from consolidator_adapters.cli.demo_measure import HEAD, Changed, Kept, Measured, Said, carried
-from consolidator_adapters.cli.hits import reason, told_of
-from consolidator_adapters.cli.views import count, cut, day, erasure, facts, plain, quoted, standing, table, verification
+from consolidator_adapters.cli.hits import reason, told_of, witness
+from consolidator_adapters.cli.places import program
+from consolidator_adapters.cli.views import (
+    corrected,
+    count,
+    cut,
+    day,
+    erasure,
+    facts,
+    plain,
+    quoted,
+    standing,
+    table,
+    verification,
+    witnesses,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from consolidator.models import Hit, Memory, Observation, Receipt, Verification
+    from consolidator.models import Hit, Memory, Observation, Receipt, Verification, Version
     from consolidator.plans import Report
     from consolidator_adapters.conversation import Conversation
 
+TRENDS = (
+    f"trends: new, first told in the last {RECENT_DAYS} days; stale, nothing new about it in the last {RECENT_DAYS} days; "
+    "strengthening, stable, weakening, told more, as or less often of late"
+)
+FIRST_SENTENCE = "I moved to Berlin in May."
 QUOTE = 110  # characters of a witness, where many are shown
 
 
@@ -56,14 +77,17 @@ def report(done: Report, by: Sequence[str]) -> RenderableType:
 
 
 def observations(
-    shown: Sequence[Observation], evidence: Mapping[str, Memory], *, total: int, changed: set[str]
+    shown: Sequence[Observation], evidence: Mapping[str, Memory], versions: Mapping[str, Sequence[Version]], *, total: int,
+    changed: set[str],
 ) -> RenderableType:
-    told: list[RenderableType] = [Text(f"{len(shown)} of {total:,}, the best proven first")]
+    told: list[RenderableType] = [Text(f"{len(shown)} of {total:,}, the best proven first"), Text(TRENDS, "bright_black")]
     for o in shown:
         note = (", its state changed", "yellow") if o.id in changed else ""
         told += [Text(), Text(plain(o.text), "bold"), Text.assemble(standing(o), note)]
-        witnesses = sorted((e.occurred_at, e.memory_id) for e in o.evidence if e.memory_id in evidence)
-        told += [Padding(quoted(evidence[id], width=QUOTE), (0, 0, 0, 2), expand=False) for _, id in witnesses]
+        for e in witnesses(o, versions.get(o.id, ())):
+            if e.memory_id in evidence:
+                words = quoted(evidence[e.memory_id], width=QUOTE)
+                told.append(Padding(words if e.supports else corrected(words), (0, 0, 0, 2), expand=False))
     return Group(*told)
 
 
@@ -74,7 +98,7 @@ def question(asked: str, answer: str, found: Sequence[Hit], wanted: set[str]) ->
     grid.add_column(overflow="fold")
     for rank, hit in enumerate(found, start=1):
         body: list[RenderableType] = [Text(plain(hit.text))]
-        body += [quoted(hit.quote)] if hit.quote else []
+        body += [witness(hit, hit.quote)] if hit.quote else []
         body += [told_of(hit)]
         body += [Text("= ", "bright_black") + reason(hit.explanation, hit.score)] if hit.explanation else []
         grid.add_row(Text(f"{rank}{'*' if carried(hit) & wanted else ' '}", "bold green"), Group(*body))
@@ -129,11 +153,13 @@ def corroborated(kept: Sequence[Kept]) -> RenderableType:
 
 def farewell(folder: Path, *, kept: bool) -> RenderableType:
     if not kept:
-        return Group(heading("That was it"), Text(f"{folder} is removed; `consolidator demo --keep` leaves it."))
-    at = f"-f {folder} -b demo"
-    tries = (
-        f"consolidator recall {at} --explain \"Where does Maren work?\"", f"consolidator observations {at}",
-        f"consolidator history {at} ID", f"consolidator forget {at} --source s09-house-with-garden --dry-run",
-        "consolidator retain -s chat-1 \"The first thing that I want to keep.\"",
+        return Group(heading("That was it"), Text(f"{folder} is removed; `{program()} demo --keep` leaves it."))
+    at, kept_in = f"-f {shlex.quote(str(folder))} -b demo", Text(f"The memory is in {folder}. Try next:")
+    there = (
+        f'recall {at} --explain "Where does Maren work?"', f"observations {at}", f"history {at} ID",
+        f"forget {at} --source s09-house-with-garden --dry-run",
     )
-    return Group(heading("That was it"), Text(f"The memory is in {folder}. Try next:"), *(Text(f"  {one}") for one in tries))
+    mine = (f'retain -s chat-1 --speaker Alice "{FIRST_SENTENCE}"', "consolidate", "observations")
+    tries = [f"  {program()} {words}" for words in there], [f"  {program()} {words}" for words in mine]
+    own = Text("and a memory of your own, in the folder memory:")
+    return Group(heading("That was it"), kept_in, *map(Text, tries[0]), own, *map(Text, tries[1]))

@@ -18,6 +18,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from consolidator.errors import ConsolidatorError, EmbedderUnavailable
+from consolidator_adapters.cli import places
 from consolidator_adapters.cli.call import Call
 from consolidator_adapters.cli.views import count, plain, table
 
@@ -29,6 +30,7 @@ State = Literal["ok", "missing", "off"]
 STYLE = {"ok": "green", "missing": "bold red", "off": "bright_black"}
 OLDEST_PYTHON = (3, 11, 0)
 EXTRAS = {"qdrant-client": "qdrant", "sentence-transformers": "local"}
+SURVIVES = {"process": "kill (durability: process)", "power": "power cut (durability: power)"}
 SCHEMA: dict[str, Any] = {
     "type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False,
 }
@@ -44,11 +46,14 @@ class Check:
     fix: str = ""
 
 
+UNCHECKED_STORE = Check(name="store", state="off", detail="not checked: needs the embedder")
+
+
 async def doctor(
     call: Call, online: Annotated[bool, typer.Option("--online", help="Ask the chat model, where one is configured.")] = False
 ) -> None:
     """Check what is configured, and say how to get what is missing."""
-    checks = await examine(call.settings(), online=online)
+    checks = [_settings(call.config), *await examine(call.settings(), online=online)]
     missing = [check for check in checks if check.state == "missing"]
     call.answer({"ok": not missing, "checks": [asdict(check) for check in checks]}, lambda: _view(checks))
     if missing:
@@ -66,14 +71,21 @@ def _view(checks: list[Check]) -> RenderableType:
 
 async def examine(settings: Settings, *, online: bool = False) -> list[Check]:
     """Every check. A memory that is not there is not made by looking: its parts are tried in a folder that goes again."""
-    there = (settings.folder / "store.json").is_file() or (settings.folder / "ledger.db").is_file()
+    there = _holds_memory(settings.folder)
     with tempfile.TemporaryDirectory(prefix="consolidator-") as scratch:
         tried = settings if there else settings.model_copy(update={"folder": Path(scratch)})
-        checks = [_python(), _settings(settings, there), *_packages(settings)]
+        checks = [_python(), _folder(settings, there), *packages(settings)]
         async with AsyncExitStack() as stack:
-            checks += [await check(tried, stack) for check in (_embedder, _store, _ledger)]
+            checks.append(embedder := await _embedder(tried, stack))
+            checks.append(await _store(tried, stack) if embedder.state == "ok" else UNCHECKED_STORE)
+            checks.append(await _ledger(tried, stack))
         checks += [await _proposer(settings), await _model(settings, online=online)]
     return [Check(name=c.name, state=c.state, detail=masked(c.detail, settings), fix=c.fix) for c in checks]
+
+
+def _holds_memory(folder: Path) -> bool:
+    """False where it cannot be looked into."""
+    return any(os.path.isfile(folder / name) for name in ("store.json", "ledger.db"))
 
 
 def masked(text: str, settings: Settings) -> str:
@@ -91,12 +103,21 @@ def _python() -> Check:
     return Check(name="python", state="ok" if good else "missing", detail=detail, fix="" if good else "install a newer Python")
 
 
-def _settings(settings: Settings, there: bool) -> Check:
+def _settings(config: str | None) -> Check:
+    """Where the settings come from. Of variables the names alone: their values may be keys."""
+    named = sorted(name for name in os.environ if name.startswith("CONSOLIDATOR_"))
+    variables = f"; variables: {', '.join(named)}" if named else ""
+    return Check(name="settings", state="ok", detail=(config or "the defaults: no file was named") + variables)
+
+
+def _folder(settings: Settings, there: bool) -> Check:
+    if problem := places.unusable(settings):
+        return Check(name="folder", state="missing", detail=problem)
     said = "" if there else " (no memory there yet: the first retain makes it)"
     return Check(name="folder", state="ok", detail=f"{settings.folder}{said}")
 
 
-def _packages(settings: Settings) -> Iterator[Check]:
+def packages(settings: Settings) -> Iterator[Check]:
     """What the configured parts need is needed; the rest is off where it is not installed."""
     asks = settings.consolidation.proposer == "model"
     needed = {
@@ -119,7 +140,7 @@ def _packages(settings: Settings) -> Iterator[Check]:
 async def _tried(name: str, attempt: Callable[[], Awaitable[str]], fix: str = "") -> Check:
     try:
         return Check(name=name, state="ok", detail=await attempt())
-    except ConsolidatorError as error:
+    except (ConsolidatorError, OSError) as error:
         return Check(name=name, state="missing", detail=str(error), fix=fix)
 
 
@@ -150,7 +171,8 @@ async def _store(settings: Settings, stack: AsyncExitStack) -> Check:
 
         storage = await open_storage(settings, await opened(settings, stack))
         try:
-            return _in_words(await storage.describe(), "where")
+            durable = f", survives a {SURVIVES[settings.store.durability]}" if settings.store.kind == "edge" else ""
+            return _in_words(await storage.describe(), "where") + durable
         finally:
             await storage.close()
 

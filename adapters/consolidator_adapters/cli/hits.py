@@ -11,16 +11,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from consolidator_adapters.cli.views import count, day, plain, quoted, short, standing
+from consolidator_adapters.cli.views import corrected, count, day, plain, quoted, short, standing
 
 if TYPE_CHECKING:
-    from consolidator.models import Explanation, Hit
+    from consolidator.models import Explanation, Hit, Memory
 
+FEW = 3  # candidates; with fewer, each stands far from the mean of all
 LEG_NAMES = {"dense": "by meaning", "words": "by words"}
 
 
-def hits(found: Sequence[Hit]) -> RenderableType:
-    """Rank, score, text, witness; with its explanation where there is one."""
+def hits(found: Sequence[Hit], *, few: bool = False) -> RenderableType:
+    """Rank, score, text, witness; with its explanation where there is one. few: the candidates were fewer than `FEW`."""
     if not found:
         return Text("nothing found")
     grid = Table.grid(padding=(0, 2))
@@ -31,17 +32,24 @@ def hits(found: Sequence[Hit]) -> RenderableType:
         body = Group(*_body(hit), *([sum_of(hit.explanation, hit.score)] if hit.explanation else []))
         grid.add_row(str(rank), f"{hit.score:.3f}", Padding(body, (0, 0, 1, 0), expand=False))
     tokens = sum(hit.tokens for hit in found)
-    return Group(grid, Text(f"{count(len(found), 'hit')}, {count(tokens, 'token')}", "bright_black"))
+    note = [Text("with so few candidates the standardised scores say little\n", "yellow")] if few else []
+    return Group(grid, *note, Text(f"{count(len(found), 'hit')}, {count(tokens, 'token')}", "bright_black"))
 
 
 def _body(hit: Hit) -> list[RenderableType]:
     lines: list[RenderableType] = [Text(plain(hit.text), "bold" if hit.kind == "observation" else "")]
     if hit.quote:
-        lines.append(quoted(hit.quote))
+        lines.append(witness(hit, hit.quote))
     lines.append(told_of(hit))
     if hit.superseded_by:
         lines.append(Text(f"superseded by {short(hit.superseded_by)}", "yellow"))
     return lines
+
+
+def witness(hit: Hit, quote: Memory) -> Text:
+    """The quote of an observation, marked where a correction has shown it to be wrong."""
+    wrong = {e.memory_id for e in hit.evidence if not e.supports}
+    return corrected(quoted(quote)) if quote.id in wrong else quoted(quote)
 
 
 def told_of(hit: Hit) -> Text:

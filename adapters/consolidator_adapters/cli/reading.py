@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from consolidator.engine import Bank
     from consolidator.models import Memory, Observation
 
-Id = Annotated[str, typer.Argument(help="An id, or the beginning of one.", show_default=False)]
+Id = Annotated[str, typer.Argument(help="An id, or its first 4 characters or more.", show_default=False)]
 Tag = Annotated[list[str] | None, typer.Option("--tag", "-t", help="Only with this tag; give it again for more.")]
 TRENDS = ("new", "strengthening", "stable", "weakening", "stale")
 
@@ -42,7 +42,8 @@ async def recall(  # noqa: PLR0913 (one parameter for each filter)
             query, top_k=top_k, token_budget=budget, kinds=kind or ("memory", "observation"), tags=tag or (), explain=explain,
             **times,
         )
-    call.answer(found, lambda: hits.hits(found))
+    few = explain and budget is None and len(found) < min(top_k, hits.FEW)
+    call.answer(found, lambda: hits.hits(found, few=few))
 
 
 async def observations(
@@ -62,7 +63,7 @@ async def show(call: Call, id: Id) -> None:
         id = await full_id(bank, id)
         observation = await _observation(bank, id)
         if observation is None:
-            memory = await bank.memory(id)
+            memory = await _memory(bank, id)
             return call.answer({"memory": memory}, lambda: views.memory(memory))
         versions = await bank.history(id)
         evidence = await memories_of(bank, (e.memory_id for e in observation.evidence))
@@ -75,6 +76,13 @@ async def _observation(bank: Bank, id: str) -> Observation | None:
         return await bank.observation(id)
     except NotFound:
         return None
+
+
+async def _memory(bank: Bank, id: str) -> Memory:
+    try:
+        return await bank.memory(id)
+    except NotFound:
+        raise NotFound(f'bank "{bank.id}" has no memory or observation {id}') from None
 
 
 async def memories_of(bank: Bank, ids: Iterable[str]) -> dict[str, Memory]:

@@ -16,13 +16,17 @@ from rich.text import Text
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from consolidator.models import Hit, Memory, Observation, Receipt, Retained, Stats, Verification, Version
+    from consolidator.models import Evidence, Hit, Memory, Observation, Receipt, Retained, Stats, Verification, Version
     from consolidator.plans import Entry, Parked, Report
 
 HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 SHORT = 8  # characters of an id where it is shown to people
 TREND_STYLE = {"new": "cyan", "strengthening": "green", "stable": "", "weakening": "yellow", "stale": "bright_black"}
 ACTIONS_SHOWN = 20
+CHECKED = {  # what was searched for an erasure's traces: retracted observations and husks too, so not what `stats` counts
+    "memories": ("memory", "memories"), "observations": ("observation record", "observation records"),
+    "ledger_texts": ("ledger text", "ledger texts"),
+}
 
 
 def plain(text: str | None) -> str:
@@ -58,6 +62,22 @@ def quoted(memory: Memory, width: int | None = None) -> Text:
     words = cut(memory.text, width) if width else plain(memory.text)
     who = f"{plain(memory.speaker)}, " if memory.speaker else ""
     return Text.assemble(f"“{words}” ", (f"{who}{day(memory.time)}, {plain(memory.source)}", "bright_black"))
+
+
+def corrected(words: Text) -> Text:
+    return Text.assemble(("corrected: ", "yellow"), words)
+
+
+def witnesses(o: Observation, versions: Sequence[Version] = ()) -> list[Evidence]:
+    """By time; where there was a correction, what it rests on comes first, and what it has shown to be wrong last."""
+    by_time = sorted(o.evidence, key=lambda e: (e.occurred_at, e.memory_id))
+    if any(not e.supports for e in by_time) or any(_corrects(version) for version in versions):
+        by_time.reverse()
+    return sorted(by_time, key=lambda e: not e.supports)
+
+
+def _corrects(version: Version) -> bool:
+    return version.change == "correction" or version.reason.startswith("corrected")
 
 
 def table(*columns: str, right: Sequence[str] = (), wide: str | None = None) -> Table:
@@ -122,10 +142,10 @@ def observation(o: Observation, evidence: Mapping[str, Memory], versions: Sequen
     ]
     rows += [("scope", ", ".join(sorted(plain(tag) for tag in o.tags)))] if o.tags else []
     told: list[RenderableType] = [Text(plain(o.text), "bold"), facts(rows), Text("evidence", "bright_black")]
-    for e in sorted(o.evidence, key=lambda e: (e.occurred_at, e.memory_id)):
+    for e in witnesses(o, versions):
         memory = evidence.get(e.memory_id)
-        note = "" if e.supports else " (shown to be wrong)"
-        told.append(Padding(Text.assemble(quoted(memory) if memory else plain(None), note), (0, 0, 0, 2), expand=False))
+        words = quoted(memory) if memory else Text(plain(None))
+        told.append(Padding(words if e.supports else corrected(words), (0, 0, 0, 2), expand=False))
     return Group(*told)
 
 
@@ -219,10 +239,17 @@ def erasure(receipt: Receipt) -> RenderableType:
     return made
 
 
-def verification(outcome: Verification) -> RenderableType:
-    checked = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in outcome.checked.items())
+def verification(outcome: Verification, note: str | None = None, *, genuine: bool = True) -> RenderableType:
+    """note: what is to be said of the receipt. genuine False: what was searched for may not be what was erased."""
+    head = ("verified", "bold green") if genuine else ("searched", "bold")
+    return Group(*([Text(plain(note), "yellow" if genuine else "bold red")] if note else []), _searched(outcome, head))
+
+
+def _searched(outcome: Verification, head: tuple[str, str]) -> RenderableType:
+    looked = [(number, *CHECKED.get(name, (name.replace("_", " "),) * 2)) for name, number in outcome.checked.items()]
+    checked = ", ".join(count(number, one, many) for number, one, many in looked)
     if outcome.ok:
-        return Text.assemble(("verified", "bold green"), f": nothing of what was erased is left in {checked}")
+        return Text.assemble(head, f": nothing of what was erased is left in {checked}")
     return Group(
         Text.assemble((f"{count(len(outcome.found), 'trace')} found", "bold red"), f" in {checked}"),
         *(Text(f"  {plain(trace)}") for trace in outcome.found),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import sys
@@ -17,8 +18,9 @@ from rich.console import Group
 from rich.text import Text
 
 from consolidator.errors import InvalidInput, NotFound
-from consolidator_adapters.cli import views
-from consolidator_adapters.cli.call import Call, full_id, moment
+from consolidator_adapters.cli import receipts, views
+from consolidator_adapters.cli.call import Call, full_id, interruptible, moment
+from consolidator_adapters.cli.places import reserved
 from consolidator_adapters.cli.reading import memories_of
 
 if TYPE_CHECKING:
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
     from consolidator.engine import Bank
     from consolidator.models import Receipt, Retained
     from consolidator.plans import Report
+    from consolidator.retention import RetainPolicy
 
 BATCH = 64
 FIRST_LINES = 5
 LOOK_EVERY = 0.2  # seconds
+NAME_IT = "name the conversation or document that this comes from, as it may be forgotten"
 
 
 async def init(
@@ -60,18 +64,35 @@ async def retain(
     """Keep a text, word for word."""
     if (text is None) == (file is None):
         raise InvalidInput("give either a text, or - for standard input, or --file with JSON Lines")
-    items = list(_items(file)) if file else [{"text": sys.stdin.read() if text == "-" else text}]
-    shared = {"source": source, "speaker": speaker, "occurred_at": moment(at, "--at"), "tags": tag or [], "kind": kind}
+    if source is not None and not source.strip():
+        raise InvalidInput(f"the source is empty; {NAME_IT}")
+    items = list(_items(file)) if file else [{"text": _piped() if text == "-" else text}]
+    when = moment(at, "--at")
+    shared: dict[str, Any] = {"source": source, "speaker": speaker, "occurred_at": when, "tags": tag or [], "kind": kind}
     if source is None and any(item.get("source") is None for item in items):
-        raise InvalidInput("--source is missing: name the conversation or document that this comes from, as it may be forgotten")
+        raise InvalidInput(f"--source is missing: {NAME_IT}")
+    items = [{**shared, **item} for item in items]
+    _check(items, call.settings().retain)
     async with call.memory(must_exist=False) as bank:
-        kept = await _retained(call, bank, [{**shared, **item} for item in items])
+        kept = await _retained(call, bank, items)
     call.answer(kept, lambda: views.retained(kept))
+
+
+def _check(items: list[dict[str, Any]], policy: RetainPolicy) -> None:
+    """Refuse what the engine would refuse, all of it, before a folder is made or a text is kept."""
+    from consolidator.clock import system_clock
+    from consolidator.retention import checked_items
+
+    for number, item in enumerate(items, start=1):
+        try:
+            checked_items([item], policy, system_clock())
+        except InvalidInput as error:
+            raise InvalidInput(f"entry {number}: {error}" if len(items) > 1 else str(error)) from None
 
 
 def _items(file: Path) -> Iterator[dict[str, Any]]:
     """One for each line that is not blank; all are read before anything is kept."""
-    lines = (sys.stdin.read() if str(file) == "-" else _read(file)).splitlines()
+    lines = (_piped() if str(file) == "-" else _read(file)).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -104,6 +125,17 @@ def _read(file: Path) -> str:
         raise InvalidInput(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
+def _piped() -> str:
+    """Standard input, whatever the locale says: as UTF-8."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+    try:
+        with interruptible():
+            return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"standard input is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
 async def _retained(call: Call, bank: Bank, items: list[dict[str, Any]]) -> Retained:
     from consolidator.models import Retained
 
@@ -127,10 +159,12 @@ async def _retained(call: Call, bank: Bank, items: list[dict[str, Any]]) -> Reta
 
 async def consolidate(
     call: Call,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", help="At most so many memories.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", help="At most so many memories; else all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
     """Distil pending memories into observations."""
+    if limit is not None and limit < 1:
+        raise InvalidInput("--limit is a number from 1 on; leave it out for all")
     async with call.memory() as bank:
         with call.progress() as bar:
             done = await watched(bank, bar, limit=limit, dry_run=dry_run)
@@ -168,21 +202,32 @@ async def forget(
     if not (dry_run or yes) and (call.json or not sys.stdin.isatty()):
         raise InvalidInput("forgetting is for good: give --yes where nobody can be asked, or --dry-run to see what would go")
     async with call.memory() as bank:
-        ids = [await full_id(bank, id) for id in memory] if memory else None
-        asked: dict[str, Any] = {"source": source, "memory_ids": ids, "tags": tag or None}
-        planned = await bank.forget(**asked, dry_run=True)
-        if not planned.memories:
-            raise NotFound(f'nothing in bank "{bank.id}" matches; nothing was erased')
-        if (dry_run or not yes) and not call.json:
-            call.out.print(await _would_go(bank, planned))
-        if not (dry_run or yes or _agreed(planned)):
-            call.out.print("nothing was erased")
-            return
-        done = planned if dry_run else await bank.forget(**asked)
-    if receipt is not None:
-        receipt.write_text(done.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        with reserved(receipt):
+            ids = [await full_id(bank, id) for id in memory] if memory else None
+            done = await _forgotten(call, bank, {"source": source, "memory_ids": ids, "tags": tag or None}, dry_run, yes)
+            unwritten = receipts.written(done, receipt) if done and receipt else None
+    if done is None:
+        call.out.print("nothing was erased")
+        return
     if call.json or not dry_run:
-        call.answer(done, lambda: _erased(done, receipt))
+        call.answer(done, lambda: _erased(done, None if unwritten else receipt))
+    if unwritten:
+        if not call.json:
+            call.document(done)
+        call.err.print(f"error: {unwritten}", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+async def _forgotten(call: Call, bank: Bank, asked: dict[str, Any], dry_run: bool, yes: bool) -> Receipt | None:
+    """The receipt; None where the person said no."""
+    planned = await bank.forget(**asked, dry_run=True)
+    if not planned.memories:
+        raise NotFound(f'nothing in bank "{bank.id}" matches; nothing was erased')
+    if (dry_run or not yes) and not call.json:
+        call.out.print(await _would_go(bank, planned))
+    if not (dry_run or yes or _agreed(planned)):
+        return None
+    return planned if dry_run else await bank.forget(**asked)
 
 
 async def _would_go(bank: Bank, planned: Receipt) -> Group:
@@ -196,7 +241,8 @@ async def _would_go(bank: Bank, planned: Receipt) -> Group:
 
 def _agreed(planned: Receipt) -> bool:
     try:
-        return typer.confirm(f"\nErase {views.count(len(planned.memories), 'memory', 'memories')} for good?", err=True)
+        with interruptible():
+            return typer.confirm(f"\nErase {views.count(len(planned.memories), 'memory', 'memories')} for good?", err=True)
     except typer.Abort:
         return False
 
@@ -212,27 +258,8 @@ async def verify(
 ) -> None:
     """Search every store for what a receipt says was erased."""
     async with call.memory() as bank:
-        outcome = await bank.verify(_from_file(Path(receipt)) or await _kept(bank, receipt))
-    call.answer({**outcome.model_dump(mode="json"), "ok": outcome.ok}, lambda: views.verification(outcome))
-    if not outcome.ok:
+        checked = await receipts.check(bank, receipt)
+    told = {**checked.outcome.model_dump(mode="json"), "ok": checked.ok, "note": checked.note}
+    call.answer(told, lambda: views.verification(checked.outcome, checked.note, genuine=checked.genuine))
+    if not checked.ok:
         raise typer.Exit(1)
-
-
-def _from_file(file: Path) -> Receipt | None:
-    from pydantic import ValidationError
-
-    from consolidator.models import Receipt
-
-    if not file.is_file():
-        return None
-    try:
-        return Receipt.model_validate_json(_read(file))
-    except ValidationError:
-        raise InvalidInput(f"{file} holds no receipt; `consolidator forget --receipt FILE` writes one") from None
-
-
-async def _kept(bank: Bank, told: str) -> Receipt:
-    for receipt in await bank.receipts():
-        if receipt.id == told:
-            return receipt
-    raise NotFound(f'there is no file {told}, and bank "{bank.id}" has no receipt of that id')
