@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from consolidator.models import MemoryState, Observation, ObservationState, Time, Value, Vector, Version
+from consolidator.models import MemoryState, Observation, Time, Value, Vector, Version
 
 PlanKind = Literal["consolidate", "forget"]
 
@@ -86,15 +86,6 @@ class History(Value):
     @property
     def current(self) -> Version:
         return self.versions[-1]
-
-
-class Head(Value):
-    """What the ledger holds to be the newest revision of an observation."""
-
-    id: str
-    rev: int
-    version: int
-    state: ObservationState
 
 
 class Tombstone(Value):

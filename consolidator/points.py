@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from consolidator.models import Memory, MemoryState, Observation, ObservationState, Vector, scope_key
+from consolidator.models import Memory, Observation, ObservationState, Vector, scope_key
 from consolidator.ports import CollectionSpec, Found, Point
 
 
@@ -63,5 +63,3 @@ def observation_of(bank: str, point: Point | Found) -> Observation:
 def rev_of(payload: Mapping[str, Any]) -> int:
     return int(payload["rev"])
 
-
-AWAITING = (MemoryState.PENDING.value, MemoryState.UNEMBEDDED.value)

@@ -14,10 +14,8 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from consolidator.models import Receipt, Vector
-from consolidator.plans import Entry, Head, History, Intent, Lease, Parked, Tombstone
+from consolidator.plans import Entry, History, Intent, Lease, Parked, Tombstone
 from consolidator.proposals import Batch, Proposal
-
-Scalar = str | int | float | datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +250,6 @@ class Ledger(Protocol):
     async def close_applied(self, bank: str) -> int:
         """Empty the bodies of applied plans: call it when a flush begun after they were applied has returned."""
         ...
-
-    async def heads(self, bank: str, ids: Sequence[str]) -> dict[str, Head]: ...
 
     async def histories(self, bank: str, ids: Sequence[str]) -> list[History]:
         """In the order asked; unknown ids are left out; erased observations too."""

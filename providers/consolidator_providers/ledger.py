@@ -19,8 +19,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from consolidator.errors import Conflict, ErasedMeanwhile, InvalidSettings, LeaseLost, LedgerError, NewerFormat, StaleVersion
-from consolidator.models import ObservationState, Receipt
-from consolidator.plans import Change, Entry, Head, History, Intent, Lease, Parked, Tombstone
+from consolidator.models import Receipt
+from consolidator.plans import Change, Entry, History, Intent, Lease, Parked, Tombstone
 from consolidator_providers import ledger_rows as rows
 from consolidator_providers import ledger_schema as t
 
@@ -143,9 +143,6 @@ class SqlLedger:
     async def close_applied(self, bank: str) -> int:
         applied = update(t.intent).where(t.intent.c.bank == bank, t.intent.c.state == "applied")
         return await self._write(lambda db: db.execute(applied.values(state="closed", body=None)).rowcount)
-
-    async def heads(self, bank: str, ids: Sequence[str]) -> dict[str, Head]:
-        return await self._read(lambda db: _heads(db, bank, ids))
 
     async def histories(self, bank: str, ids: Sequence[str]) -> list[History]:
         return await self._read(lambda db: rows.read_histories(db, bank, ids))
@@ -288,12 +285,6 @@ def _thawed(db: Connection, body: str) -> Intent:
 def _vector(db: Connection, change: Change) -> list[float]:
     of = (t.version.c.observation == change.after.id, t.version.c.number == change.after.version)
     return db.scalar(select(t.version.c.vector).where(*of)) or []
-
-
-def _heads(db: Connection, bank: str, ids: Sequence[str]) -> dict[str, Head]:
-    query = select(t.observation).where(t.observation.c.bank == bank)
-    found = [row for part in rows.chunks(ids) for row in db.execute(query.where(t.observation.c.id.in_(part)))]
-    return {row.id: Head(id=row.id, rev=row.rev, version=row.version, state=ObservationState(row.state)) for row in found}
 
 
 def _tombstones(db: Connection, bank: str, ids: Sequence[str] | None, *, open_only: bool) -> list[Tombstone]:
