@@ -18,7 +18,7 @@ demo: $(READY)
 	@$(BIN)/consolidator demo
 
 test: $(TESTED)
-	@echo "Running the tests (2 to 4 minutes) ..."
+	@echo "Running the tests (about 4 minutes) ..."
 	@$(BIN)/python -m pytest
 
 check: $(TESTED)
