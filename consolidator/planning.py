@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID, uuid5
@@ -129,7 +129,8 @@ class Planner:
         self._tally["create"] += 1
         new = Observation(
             id=str(uuid5(UUID(self.intent), str(number))), bank=self.batch.bank, text=action.text, tags=self.batch.tags,
-            confidence=confidence, evidence=tuple(evidence_of(m, 1) for m in origin), created_at=self.now, updated_at=self.now,
+            confidence=confidence, evidence=attach((), origin, 1, self._against(action)), created_at=self.now,
+            updated_at=self.now,
         )
         draft = _Draft(after=new, base_rev=None, vector=self.vectors[action.text], lineage=lineage, touched=True)
         draft.version = self._version(new, lineage, change="create", reason=action.reason)
@@ -148,7 +149,8 @@ class Planner:
         kept = before.evidence
         if action.change == "correction":
             kept = tuple(e.model_copy(update={"supports": False}) for e in kept)
-        fields = {"text": action.text, "version": number, "evidence": attach(kept, origin, number), "updated_at": self.now}
+        fields: dict[str, object] = {"text": action.text, "version": number, "updated_at": self.now}
+        fields["evidence"] = attach(kept, origin, number, self._against(action))
         if action.confidence is not None:
             fields["confidence"] = action.confidence
         draft.after, draft.vector, draft.lineage = before.model_copy(update=fields), self.vectors[action.text], lineage
@@ -173,7 +175,8 @@ class Planner:
     def _support(self, draft: _Draft, memories: Sequence[Memory], action: Action) -> None:
         """More evidence for a text that stays as it is."""
         after = draft.after
-        fields: dict[str, object] = {"evidence": attach(after.evidence, memories, after.version), "updated_at": self.now}
+        evidence = attach(after.evidence, memories, after.version, self._against(action))
+        fields: dict[str, object] = {"evidence": evidence, "updated_at": self.now}
         if action.op == "update" and action.confidence is not None and action.confidence >= self.guards.min_confidence:
             fields["confidence"] = action.confidence
         draft.after, draft.touched = after.model_copy(update=fields), True
@@ -260,6 +263,9 @@ class Planner:
             self._drafts[observation.id] = _Draft(after=observation, base_rev=observation.rev, vector=vector, lineage=lineage)
         return self._drafts[observation.id]
 
+    def _against(self, action: Action) -> frozenset[str]:
+        return frozenset(self.batch.memory(alias).id for alias in action.contradicted)
+
     def _memories(self, action: Action) -> list[Memory]:
         return [self.batch.memory(alias) for alias in action.evidence]
 
@@ -288,10 +294,13 @@ def evidence_of(memory: Memory, version: int) -> Evidence:
     )
 
 
-def attach(evidence: tuple[Evidence, ...], memories: Sequence[Memory], version: int) -> tuple[Evidence, ...]:
-    """Evidence is a set: a memory that is cited already is not cited again."""
+def attach(
+    evidence: tuple[Evidence, ...], memories: Sequence[Memory], version: int, against: Set[str] = frozenset()
+) -> tuple[Evidence, ...]:
+    """Evidence is a set: a memory that is cited already is not cited again. Those in `against` give no support."""
     known = {e.memory_id for e in evidence}
-    return evidence + tuple(evidence_of(m, version) for m in memories if m.id not in known)
+    fresh = (evidence_of(m, version) for m in memories if m.id not in known)
+    return evidence + tuple(e.model_copy(update={"supports": e.memory_id not in against}) for e in fresh)
 
 
 def _trust_problem(target: Observation, memories: Sequence[Memory]) -> str | None:

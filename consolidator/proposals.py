@@ -52,6 +52,7 @@ class Action(Value):
     text: str = ""
     confidence: float | None = None
     evidence: tuple[str, ...]  # aliases of the memories that it rests on
+    contradicted: tuple[str, ...] = ()  # those of them that the text shows to be wrong: cited, but no support
     reason: str = ""
 
 

@@ -324,3 +324,16 @@ async def test_e07_a_second_consolidation_waits_for_the_first(bank: Bank, say: S
     await asyncio.gather(*(bank.consolidate(limit=1) for _ in range(4)))
     (kept,) = await bank.observations()
     assert kept.proof_count == 5
+
+
+async def test_a_slip_put_right_in_the_same_batch_gives_no_support(bank: Bank, say: Say) -> None:
+    told = await bank.retain(["The repair was 210 pounds.", "Sorry, it was 310."], source="s")
+    slip, right = (m.id for m in told.memories)
+    put_right = create("The repair was 310 pounds.", "m1", "m2").model_copy(update={"contradicted": ("m1",)})
+    say(plan(put_right))
+    await bank.consolidate()
+    (made,) = await bank.observations()
+    assert {e.memory_id: e.supports for e in made.evidence} == {slip: False, right: True}
+    (hit,) = [h for h in await bank.recall("How much was the repair?") if h.kind == "observation"]
+    assert hit.quote is not None
+    assert hit.quote.id == right

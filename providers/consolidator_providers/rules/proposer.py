@@ -26,6 +26,7 @@ class _Draft:
     confidence: float
     vector: Vector = field(default_factory=list)
     evidence: list[str] = field(default_factory=list)
+    contradicted: list[str] = field(default_factory=list)
     change: UpdateKind | None = None
     reason: str = ""
 
@@ -33,6 +34,8 @@ class _Draft:
         self.text, self.confidence, self.reason = done.text, confidence, done.reason
         if self.change is None or STRENGTH.index(done.change) >= STRENGTH.index(self.change):
             self.change = done.change
+        if done.change == "correction":
+            self.contradicted = list(self.evidence)
         self.evidence += [alias for alias in aliases if alias not in self.evidence]
 
     def action(self) -> Action:
@@ -44,6 +47,7 @@ class _Draft:
             text=self.text,
             confidence=round(self.confidence, 3),
             evidence=tuple(self.evidence),
+            contradicted=tuple(self.contradicted),
             reason=self.reason or "stated",
         )
 
