@@ -42,7 +42,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(TESTED): $(READY)
 	@echo "Setting up what the tests need ..."
-	@$(PIP) --editable '.[local,qdrant,dev]'
+	@$(PIP) --editable '.[local,qdrant,postgres,metrics,tracing,dev]'
 	@touch $@
 
 clean:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from consolidator.models import MemoryState, Observation, Time, Value, Vector, Version
 
-PlanKind = Literal["consolidate", "forget"]
+PlanKind = Literal["consolidate", "forget", "drop"]
 
 
 class Lease(Value):
@@ -17,6 +17,46 @@ class Lease(Value):
     bank: str
     owner: str
     token: int
+    wakes: int = 0  # of the bank, as the lease was taken
+    reading: tuple[str, ...] = ()  # memories that the owner before was showing to a model when it died
+
+
+class Standing(Value):
+    """Where a bank stands in the queue of the workers. Times are seconds from now."""
+
+    bank: str
+    due_in: float | None = None  # 0 or less: due; None: nothing is asked for
+    priority: int = 5  # 0 is served first, 9 last
+    waiting: int = 0  # memories that were retained since a pass last found nothing more to do
+    attempts: int = 0  # passes in a row that failed
+    last_error: str | None = None
+    paused: str | None = None  # why; nothing but a person ends it
+    holder: str | None = None  # whose lease runs
+    lease_left: float = 0.0
+
+
+class Spent(Value):
+    """What calls of a model cost."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.reply_tokens
+
+
+class Breaker(Value):
+    """What is known of an endpoint's health. Times are seconds of the ledger's clock; `consolidator.breakers` has the rules."""
+
+    endpoint: str
+    recent: tuple[bool, ...] = ()  # outcomes of the last calls, newest last
+    rest: float = 0.0  # seconds of the last rest; doubles while probes fail
+    open_until: float = 0.0  # nobody asks before
+    probing: str | None = None  # who asks alone after a rest
+    probe_until: float = 0.0
+    reason: str | None = None  # why it rests
 
 
 class MemoryMark(Value):
@@ -95,11 +135,14 @@ class Tombstone(Value):
 
 
 class Parked(Value):
-    """A memory that consolidation could not digest, with what happened. `reply` is the model's last raw answer."""
+    """A memory that is not digested yet, with what happened. `reply` is the model's last raw answer.
+
+    state: `trying` again with the next pass; `parked` after too many failures; `held` in quarantine until a person decides.
+    """
 
     memory_id: str
-    attempts: int
-    parked: bool
+    state: Literal["trying", "parked", "held"] = "trying"
+    attempts: int = 0
     reason: str
     reply: str = ""
     first_at: Time
@@ -118,19 +161,22 @@ class Done(Value):
 
 
 class Report(Value):
-    """What `consolidate` did. Each memory ends in exactly one of `consolidated`, `nothing_durable`, `left`, `parked`."""
+    """What `consolidate` did. A memory ends in exactly one of `consolidated`, `nothing_durable`, `left`, `parked`, `held`."""
 
     dry_run: bool = False
+    paused: str | None = None  # why nothing was done
     passes: int = 0
     consolidated: int = 0
     nothing_durable: int = 0
     left: int = 0  # still pending, with their error
     parked: int = 0
+    held: int = 0  # in quarantine: the model refused
     created: int = 0
     updated: int = 0
     reinforced: int = 0
     deleted: int = 0
     merged: int = 0
+    contested: int = 0  # less trusted sources contradict an observation: kept beside it
     skipped: int = 0
     calls: int = 0
     prompt_tokens: int = 0

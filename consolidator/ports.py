@@ -7,14 +7,15 @@ their arguments as they were.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from consolidator.models import Receipt, Vector
-from consolidator.plans import Entry, History, Intent, Lease, Parked, Tombstone
+from consolidator.plans import Breaker, Entry, History, Intent, Lease, Parked, Spent, Standing, Tombstone
 from consolidator.proposals import Batch, Proposal
 
 
@@ -144,7 +145,8 @@ class CollectionSpec:
 
 
 class VectorStore(Protocol):
-    """One collection. Every verb on points names its bank first and neither sees nor touches any other bank's points.
+    """One collection. Every verb on points names its bank first and neither sees nor touches any other bank's points; `tenants`
+    alone looks across banks, and counts.
 
     Bad input raises InvalidInput before anything is written: a vector of the wrong length or not finite, an id that is no
     UUID, a payload that is not JSON. A write has happened, whole, when its verb returns, and survives a kill of the process.
@@ -177,6 +179,10 @@ class VectorStore(Protocol):
 
     async def facet(self, bank: str, key: str, where: Where = (), *, limit: int = 1000) -> dict[str, int]:
         """How many points hold each value of a keyword field."""
+        ...
+
+    async def tenants(self, where: Where, *, limit: int = 1000) -> dict[str, int]:
+        """How many points of each bank match; banks without one are left out."""
         ...
 
     async def patch(self, bank: str, id: str, changes: Mapping[str, Any], *, expect: int) -> bool:
@@ -212,13 +218,40 @@ class Storage(Protocol):
 
 
 class Ledger(Protocol):
-    """Journal, plans, versions, tombstones: the relational record that decides. Each verb is one transaction."""
+    """Journal, plans, versions, tombstones, queue: the relational record that decides. Each verb is one transaction.
+
+    Every time that is compared is the ledger's own: the database's where several hosts share it, else the host's.
+    """
 
     async def bank_key(self, bank: str) -> bytes:
         """The bank's 32 random bytes for keyed digests; made on first use."""
         ...
 
     async def banks(self) -> list[str]: ...
+
+    async def unsettled(self) -> list[str]:
+        """Banks with a plan that is not closed, or an erasure that is not settled."""
+        ...
+
+    # the queue: one row for each bank
+
+    async def wake(self, bank: str, *, new: int, delay: float, at_most: float, batch: int, priority: int = 5) -> None:
+        """Ask for a pass: `delay` seconds from now, but at most `at_most` after it was first asked for; at once when `batch`
+        memories wait. Never later than a wake before has asked for, never earlier than `postpone` allows. The most urgent
+        priority counts until the pass.
+        """
+        ...
+
+    async def queue(self, limit: int = 100) -> list[Standing]:
+        """Banks that are asked for and not paused, the next one first: due ones by priority, then the others by time.
+
+        For one whose lease runs, `due_in` is not before the lease ends.
+        """
+        ...
+
+    async def standing(self, bank: str) -> Standing:
+        """Of a bank that the ledger does not know: that nothing is asked for."""
+        ...
 
     async def claim(self, bank: str, owner: str, seconds: float) -> Lease | None:
         """The right to change the bank, with a token higher than any before; None while another owner's lease runs."""
@@ -228,7 +261,46 @@ class Ledger(Protocol):
         """False: it was taken over."""
         ...
 
+    def beating(self, lease: Lease, seconds: float, lost: Callable[[], None]) -> AbstractContextManager[None]:
+        """While inside, the lease is renewed for `seconds`, every quarter of that, by a thread and a connection of their own: an
+        event loop that is blocked must not look dead. `lost` is called once, from that thread, when it was taken over.
+        """
+        ...
+
+    async def reading(self, lease: Lease, ids: Sequence[str]) -> None:
+        """Note which memories a model is shown from now on; none: the call is over. Raises LeaseLost."""
+        ...
+
+    async def finish(self, lease: Lease, *, more: bool) -> None:
+        """A pass ended well: failures are forgotten. more: the bank is due again at once; else no longer, unless it was woken
+        since the lease was claimed. Does nothing when the lease is lost.
+        """
+        ...
+
+    async def postpone(self, lease: Lease, seconds: float, error: str, *, attempt: bool) -> None:
+        """The bank is due in `seconds`, and not before, whatever wakes it. attempt: count a failure. Does nothing when the lease
+        is lost.
+        """
+        ...
+
     async def release(self, lease: Lease) -> None: ...
+
+    async def pause(self, bank: str, reason: str | None) -> None:
+        """No pass until `pause(bank, None)`; then the bank is due at once."""
+        ...
+
+    async def breaker(self, endpoint: str, step: Callable[[Breaker, float], Breaker]) -> tuple[Breaker, float]:
+        """Change an endpoint's breaker by a pure function of what it is and of the time, so that no two workers do at once.
+
+        Returns what it is now, and the time. An endpoint that is not known begins as `Breaker(endpoint=...)`.
+        """
+        ...
+
+    async def spend(self, bank: str, day: str, spent: Spent) -> None:
+        """Add to what the bank has cost on a day, such as 2026-01-31."""
+        ...
+
+    async def spent_on(self, bank: str, day: str) -> Spent: ...
 
     async def commit(self, intent: Intent, lease: Lease) -> int:
         """Freeze a plan, with its versions and journal rows, and scrub what it erases; returns how many rows lost their text.
@@ -278,15 +350,41 @@ class Ledger(Protocol):
     async def attempt_failed(
         self, bank: str, ids: Sequence[str], *, reason: str, reply: str, park_after: int, at: datetime
     ) -> list[Parked]:
-        """Count a failure for each; `parked` is True from the `park_after`-th on."""
+        """Count a failure for each; its state is `parked` from the `park_after`-th on."""
         ...
 
-    async def attempts_cleared(self, bank: str, ids: Sequence[str]) -> None: ...
+    async def hold(self, bank: str, ids: Sequence[str], *, reason: str, at: datetime) -> None:
+        """Rows in state `held`, whatever they were before."""
+        ...
 
-    async def parked(self, bank: str) -> list[Parked]: ...
+    async def attempts_cleared(self, bank: str, ids: Sequence[str]) -> None:
+        """The rows are gone."""
+        ...
+
+    async def parked(self, bank: str) -> list[Parked]:
+        """All rows, in whatever state, the first to fail first."""
+        ...
+
+    async def hand_out(self, bank: str, digests: Sequence[str], at: datetime, *, keep: int) -> None:
+        """Note texts, by their keyed digests, as given out by recall; only the newest `keep` of a bank stay known."""
+        ...
+
+    async def handed_out(self, bank: str, digests: Sequence[str]) -> set[str]:
+        """Those of them that are known."""
+        ...
+
+    async def deleted_since(self, bank: str, since: datetime) -> int:
+        """How many observations consolidation has deleted, by the journal; those merged into others are not lost."""
+        ...
 
     async def spent(self, bank: str) -> dict[str, int]:
-        """`passes`, `calls`, `prompt_tokens`, `reply_tokens` of all committed plans, `open_plans`, `open_tombstones`."""
+        """`passes` that were committed; `calls`, `prompt_tokens`, `reply_tokens` of all that was spent, on failures too;
+        `open_plans`, `open_tombstones`.
+        """
+        ...
+
+    async def dump(self, bank: str) -> dict[str, list[dict[str, Any]]]:
+        """Every row of a bank by table, as it stands there, but for its key and vectors. For `fsck`."""
         ...
 
     async def texts(self, bank: str) -> list[tuple[str, str]]:
@@ -330,12 +428,13 @@ class Message:
 
 
 class ChatModel(Protocol):
-    """A model that answers in JSON. `name` says which, for the journal.
+    """A model that answers in JSON. `name` says which, for the journal; `endpoint`, what fails together: server and model.
 
     Owns its retries: when an error comes out, there is no use in asking again at once.
     """
 
     name: str
+    endpoint: str
 
     async def complete(self, messages: Sequence[Message], *, schema: Mapping[str, Any], max_tokens: int) -> Completion:
         """One reply, whole; the text is not promised to be valid. Raises the ModelError that fits."""
@@ -345,9 +444,13 @@ class ChatModel(Protocol):
 
 
 class Proposer(Protocol):
-    """Proposes what to do with a batch of new memories. The engine's guards decide what is done."""
+    """Proposes what to do with a batch of new memories. The engine's guards decide what is done.
+
+    endpoint: what it asks, and fails together with; empty for one that works in the process.
+    """
 
     name: str
+    endpoint: str
 
     async def propose(self, batch: Batch) -> Proposal:
         """Every memory is cited by an action or declared without durable content, else it is left for another pass."""

@@ -13,6 +13,7 @@ from consolidator.config import Settings
 from consolidator.engine import Bank, Engine, connect
 from consolidator.ports import Proposer
 from consolidator.testing import HashEmbedder, ManualClock, ScriptedProposer
+from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures)
 
 Open = Callable[..., AbstractAsyncContextManager[Engine]]
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -40,7 +41,9 @@ def open_engine(tmp_path: Path, store_kind: str, clock: ManualClock, script: Scr
 
     def opened(*, proposer: Proposer | None = None, **sections: object) -> AbstractAsyncContextManager[Engine]:
         near = {"floor": -1}  # the hash embedder knows words alone: show every candidate
-        told = {"folder": tmp_path / "memory", "store": {"kind": store_kind}, "consolidation": near, **sections}
+        by_hand = {"background": False}  # a pass comes when a test asks for it
+        parts = {"store": {"kind": store_kind}, "consolidation": near, "worker": by_hand}
+        told = {"folder": tmp_path / "memory", **parts, **sections}
         settings = Settings.model_validate(told)
         return connect(settings=settings, clock=clock, embedder=HashEmbedder(), proposer=proposer or script)
 

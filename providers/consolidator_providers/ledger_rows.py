@@ -29,7 +29,7 @@ def insert_all(db: Connection, table: Any, rows: Iterable[Mapping[str, Any]]) ->
 
 
 def head_row(bank: str, after: Observation) -> dict[str, Any]:
-    fields = after.model_dump(include={"id", "rev", "version", "state", "confidence", "created_at", "updated_at"})
+    fields = after.model_dump(include={"id", "rev", "version", "state", "confidence", "contests", "created_at", "updated_at"})
     return {**fields, "state": after.state.value, "bank": bank, "tags": json.dumps(sorted(after.tags))}
 
 
@@ -95,7 +95,9 @@ def scrub(db: Connection, bank: str, erased: Sequence[str]) -> int:
         rows += _untell(db, bank, shown, and_(t.journal.c.version.is_(None), t.journal.c.after.is_not(None)), after=None)
         for table in (t.cites, t.evidence, t.lineage, t.use, t.parked):
             db.execute(delete(table).where(table.c.memory.in_(ids)))
-    db.execute(update(t.parked).where(t.parked.c.bank == bank).values(reply=None))  # a reply may quote what it was shown
+    # a reply may quote what it was shown, and an error the reply
+    db.execute(update(t.parked).where(t.parked.c.bank == bank).values(reply=None))
+    db.execute(update(t.bank).where(t.bank.c.id == bank).values(last_error=None))
     return rows
 
 
@@ -141,7 +143,8 @@ def _history(head: Row[Any], evidence: Rows, versions: Rows, lineage: Rows) -> H
     observation = Observation(
         id=head.id, bank=head.bank, text=current.text or "", tags=frozenset(json.loads(head.tags)),
         state=ObservationState(head.state), confidence=head.confidence, version=head.version, rev=head.rev,
-        evidence=tuple(_evidence(row) for row in evidence), created_at=head.created_at, updated_at=head.updated_at,
+        evidence=tuple(_evidence(row) for row in evidence), contests=head.contests,
+        created_at=head.created_at, updated_at=head.updated_at,
     )
     return History(observation=observation, versions=kept, vectors={row.number: row.vector for row in versions if row.vector})
 
@@ -183,24 +186,6 @@ def _entry(row: Row[Any], cited: Sequence[str]) -> Entry:
         version=row.version, before=row.before, after=row.after, reason=row.reason, cites=tuple(cited), by=row.by,
         digest=row.digest,
     )
-
-
-def read_texts(db: Connection, bank: str) -> Iterable[tuple[str, str]]:
-    """Every text of a bank with its place, `table/key/column`."""
-    of_bank = select(t.observation.c.id).where(t.observation.c.bank == bank)
-    versions = select(t.version.c.observation, t.version.c.number, t.version.c.text, t.version.c.reason)
-    for row in db.execute(versions.where(t.version.c.observation.in_(of_bank))):
-        yield from _filled(f"version/{row.observation}/{row.number}", text=row.text, reason=row.reason)
-    for row in db.execute(select(t.journal).where(t.journal.c.bank == bank)):
-        yield from _filled(f"journal/{row.seq}", before=row.before, after=row.after, reason=row.reason)
-    for row in db.execute(select(t.parked).where(t.parked.c.bank == bank)):
-        yield from _filled(f"parked/{row.memory}", reason=row.reason, reply=row.reply)
-    for plan, body in db.execute(select(t.intent.c.id, t.intent.c.body).where(t.intent.c.bank == bank)):
-        yield from _filled(f"intent/{plan}", body=body)
-
-
-def _filled(place: str, **columns: str | None) -> Iterable[tuple[str, str]]:
-    return [(f"{place}/{column}", value) for column, value in columns.items() if value]
 
 
 def naming(bank: str, ids: Sequence[str]) -> Any:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -25,7 +27,7 @@ from sqlalchemy import (
 
 from consolidator.models import Vector
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Utc(TypeDecorator[datetime]):
@@ -54,8 +56,20 @@ class Floats(TypeDecorator[Vector]):
         return list(array("f", value)) if value else None
 
 
+class Told(TypeDecorator[str]):
+    """Free text that others wrote, without the characters that not every database takes."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        return None if value is None else value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 tables = MetaData()
 Id = String(128)
+Seconds = Float(53)  # bits: a time of today to the microsecond
+Json = JSON(none_as_null=True)
 PLANNED = text("state = 'planned'")
 
 meta = Table("meta", tables, Column("key", String(32), primary_key=True), Column("value", Text, nullable=False))
@@ -66,7 +80,21 @@ bank = Table(
     Column("key", LargeBinary, nullable=False),  # of the bank's digests
     Column("owner", String(64)),
     Column("token", Integer, nullable=False, default=0),
-    Column("lease_until", Float, nullable=False, default=0.0),  # this host's clock; only decides who may try
+    Column("lease_until", Seconds, nullable=False, default=0.0),  # only decides who may try
+    Column("reading", Json),  # memories that a model is shown now
+    # what is asked for; times are seconds of the ledger's clock
+    Column("due_at", Seconds),
+    Column("wanted_since", Seconds),
+    Column("not_before", Seconds),
+    Column("priority", Integer),
+    Column("again", Json),  # what was asked for since the bank was claimed: it outlasts the pass
+    Column("wakes", Integer, nullable=False, server_default="0"),  # memories that wakes have told of
+    Column("taken", Integer, nullable=False, server_default="0"),  # wakes, as the bank was claimed
+    Column("seen", Integer, nullable=False, server_default="0"),  # of them, those that a pass that ended well has found
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("last_error", Told),
+    Column("paused", Told),
+    Index("bank_by_due", "due_at"),
 )
 
 intent = Table(
@@ -104,6 +132,7 @@ observation = Table(
     Column("version", Integer, nullable=False),
     Column("state", String(16), nullable=False),
     Column("confidence", Float, nullable=False),
+    Column("contests", Id),
     Column("created_at", Utc, nullable=False),
     Column("updated_at", Utc, nullable=False),
     Index("observation_by_bank", "bank", "state"),
@@ -131,7 +160,7 @@ version = Table(
     Column("state", String(16), nullable=False),
     Column("confidence", Float, nullable=False),
     Column("change", String(32), nullable=False),
-    Column("reason", Text),
+    Column("reason", Told),
     Column("by", Text, nullable=False),
     Column("intent", Id, nullable=False),
     Column("vector", Floats),
@@ -159,7 +188,7 @@ journal = Table(
     Column("version", Integer),
     Column("before", Text),
     Column("after", Text),
-    Column("reason", Text),
+    Column("reason", Told),
     Column("by", Text, nullable=False),
     Column("digest", String(64), nullable=False),
     Index("journal_by_bank", "bank", "seq"),
@@ -198,11 +227,35 @@ parked = Table(
     "parked", tables,
     Column("memory", Id, primary_key=True),
     Column("bank", Id, nullable=False),
+    Column("state", String(16), nullable=False),  # trying, parked, held
     Column("attempts", Integer, nullable=False),
-    Column("parked", Boolean, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("reply", Text),
+    Column("reason", Told, nullable=False),
+    Column("reply", Told),
     Column("first_at", Utc, nullable=False),
     Column("last_at", Utc, nullable=False),
     Index("parked_by_bank", "bank"),
+)
+
+breaker = Table(
+    "breaker", tables,
+    Column("endpoint", Text, primary_key=True),
+    Column("body", Json, nullable=False),
+)
+
+spend = Table(
+    "spend", tables,
+    Column("bank", Id, primary_key=True),
+    Column("day", String(10), primary_key=True),  # in UTC, as 2026-01-31
+    Column("calls", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("reply_tokens", BigInteger, nullable=False),
+)
+
+handed = Table(
+    "handed", tables,  # texts that recall gave out, by their keyed digests
+    Column("bank", Id, primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("seq", BigInteger, nullable=False),  # the newest has the highest
+    Column("at", Utc, nullable=False),
+    Index("handed_by_bank", "bank", "seq"),
 )

@@ -1,0 +1,56 @@
+"""The ledger's format: made where there is none, brought forward where it is older, refused where it is newer."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert, inspect, select, update
+
+from consolidator.errors import NewerFormat
+from consolidator_providers import ledger_schema as t
+
+# version 1 was kept in SQLite alone; what a migration does never changes again, so it is text
+FROM_1 = (
+    "ALTER TABLE bank ADD COLUMN reading JSON",
+    "ALTER TABLE bank ADD COLUMN due_at FLOAT",
+    "ALTER TABLE bank ADD COLUMN wanted_since FLOAT",
+    "ALTER TABLE bank ADD COLUMN not_before FLOAT",
+    "ALTER TABLE bank ADD COLUMN priority INTEGER",
+    "ALTER TABLE bank ADD COLUMN again JSON",
+    "ALTER TABLE bank ADD COLUMN wakes INTEGER DEFAULT '0' NOT NULL",
+    "ALTER TABLE bank ADD COLUMN taken INTEGER DEFAULT '0' NOT NULL",
+    "ALTER TABLE bank ADD COLUMN seen INTEGER DEFAULT '0' NOT NULL",
+    "ALTER TABLE bank ADD COLUMN attempts INTEGER DEFAULT '0' NOT NULL",
+    "ALTER TABLE bank ADD COLUMN last_error TEXT",
+    "ALTER TABLE bank ADD COLUMN paused TEXT",
+    "CREATE INDEX bank_by_due ON bank (due_at)",
+    "ALTER TABLE observation ADD COLUMN contests VARCHAR(128)",
+    "ALTER TABLE parked ADD COLUMN state VARCHAR(16) DEFAULT 'trying' NOT NULL",
+    "UPDATE parked SET state = 'parked' WHERE parked",
+    "ALTER TABLE parked DROP COLUMN parked",
+    "CREATE TABLE breaker (endpoint TEXT NOT NULL PRIMARY KEY, body JSON NOT NULL)",
+    "CREATE TABLE spend (bank VARCHAR(128) NOT NULL, day VARCHAR(10) NOT NULL, calls BIGINT NOT NULL, "
+    "prompt_tokens BIGINT NOT NULL, reply_tokens BIGINT NOT NULL, PRIMARY KEY (bank, day))",
+    "INSERT INTO spend SELECT bank, substr(created_at, 1, 10), sum(calls), sum(prompt_tokens), sum(reply_tokens) "
+    "FROM intent GROUP BY 1, 2",
+    "CREATE TABLE handed (bank VARCHAR(128) NOT NULL, digest VARCHAR(64) NOT NULL, seq BIGINT NOT NULL, "
+    "at DATETIME NOT NULL, PRIMARY KEY (bank, digest))",
+    "CREATE INDEX handed_by_bank ON handed (bank, seq)",
+)
+MIGRATIONS = {1: FROM_1}
+
+
+def bring_up(db: Connection) -> None:
+    """Tables of this version, in one transaction. Raises NewerFormat."""
+    if not inspect(db).has_table("meta"):
+        t.tables.create_all(db)
+        db.execute(insert(t.meta), {"key": "schema", "value": str(t.SCHEMA_VERSION)})
+        return
+    row = t.meta.c.key == "schema"
+    found = int(db.scalar(select(t.meta.c.value).where(row).with_for_update()) or 0)
+    if found > t.SCHEMA_VERSION:
+        known = t.SCHEMA_VERSION
+        raise NewerFormat(f"the ledger has format {found}, this version knows {known}; install a newer consolidator")
+    for version in range(found, t.SCHEMA_VERSION):
+        for statement in MIGRATIONS[version]:
+            db.exec_driver_sql(statement)
+    if found < t.SCHEMA_VERSION:
+        db.execute(update(t.meta).where(row).values(value=str(t.SCHEMA_VERSION)))
