@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NoReturn, cast, get_args
 
 from consolidator.errors import BadReply
@@ -20,8 +19,8 @@ MAX_STARTS = 50  # braces at which the object is looked for
 MAX_TEXT = 400  # characters
 MAX_WORDS = 30
 SPARE_ACTIONS = 4  # n memories allow n + 4 actions
+TOO_DEEP = "the reply is nested too deeply"
 
-THINK = re.compile(r"<think>.*?</think>", re.DOTALL)
 FENCE = re.compile(r"^\s*```[\w-]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cs"})
 
@@ -53,30 +52,60 @@ def clean(text: str) -> str:
 
 
 def parse(text: str) -> object:
-    """The JSON value in a reply, through think marks, a code fence or prose around it. Raises BadReply."""
+    """The JSON value in a reply, through thoughts, a code fence or prose around it. Raises BadReply."""
     if len(text) > MAX_REPLY:
         raise BadReply(f"the reply has {len(text)} characters; at most {MAX_REPLY} are read")
-    text = THINK.sub("", text).strip()
+    text = _without_thoughts(text)
     if fenced := FENCE.match(text):
         text = fenced.group(1)
-    _check_depth(text)
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
-    for brace in islice(re.finditer(r"\{", text), MAX_STARTS):
-        try:
-            value, _ = decoder.raw_decode(text, brace.start())
-        except ValueError:
-            continue
-        if "actions" in value:  # an inner object of a reply that was cut is no reply
-            return cast(object, value)
-    raise BadReply("the reply holds no complete JSON object with the list \"actions\"")
+    # an inner object of a reply that was cut is no reply
+    replies = [value for value in _objects(text) if "actions" in value]
+    if not replies:
+        raise BadReply("the reply holds no complete JSON object with the list \"actions\"")
+    if any(_too_deep(reply) for reply in replies):
+        raise BadReply(TOO_DEEP)
+    if any(reply != replies[0] for reply in replies):  # a draft, or one that was quoted: which is meant?
+        raise BadReply("the reply holds several JSON objects with \"actions\"; send one")
+    return replies[0]
 
 
-def _check_depth(text: str) -> None:
-    depth = 0
-    for c in text:
-        depth += (c in "{[") - (c in "}]")
-        if depth > MAX_DEPTH:
-            raise BadReply("the reply is nested too deeply")
+def _without_thoughts(text: str) -> str:
+    """What follows thoughts that open the text; their opening tag may be missing. Such tags inside JSON stay."""
+    text = text.strip()
+    while text.startswith("<think>") or ("</think>" in text and not text.startswith(("{", "[", "`"))):
+        text = text.partition("</think>")[2].strip()
+    return text
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a text, but for those inside another one."""
+    decoder, start = json.JSONDecoder(parse_constant=_no_constant), text.find("{")
+    for _ in range(MAX_STARTS):
+        if start < 0:
+            return
+        end = start + 1
+        with suppress(ValueError):
+            value, end = _decoded(decoder, text, start)
+            yield value
+        start = text.find("{", end)
+
+
+def _decoded(decoder: json.JSONDecoder, text: str, start: int) -> tuple[dict[str, Any], int]:
+    try:
+        return decoder.raw_decode(text, start)
+    except RecursionError:
+        raise BadReply(TOO_DEEP) from None
+
+
+def _too_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+    return bool(level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -102,6 +131,7 @@ class _Reader:
 
     def __init__(self, batch: Batch) -> None:
         self.memories = {shown.alias for shown in batch.memories}
+        self.citable = {shown.alias for shown in batch.shown}
         self.observations = {candidate.alias for candidate in batch.candidates}
         self.allowed = len(self.memories) + SPARE_ACTIONS
         self.actions: list[Action] = []
@@ -170,8 +200,10 @@ class _Reader:
             yield "evidence must be a list that names at least one memory"
             return
         for alias in evidence:
-            if not isinstance(alias, str) or alias not in self.memories:
+            if not isinstance(alias, str) or alias not in self.citable:
                 yield f"evidence names {_shown(alias)}, which is no memory shown"
+        if not any(isinstance(alias, str) and alias in self.memories for alias in evidence):
+            yield "evidence names no new memory; those of before may only be cited beside one"
 
     def _target_problems(self, target: object) -> Iterable[str]:
         if not isinstance(target, str) or target not in self.observations:
@@ -195,7 +227,7 @@ def _confidence_problems(confidence: object) -> Iterable[str]:
         return
     if isinstance(confidence, bool) or not isinstance(confidence, int | float):
         yield "confidence must be a number from 0 to 1"
-    elif not math.isfinite(confidence) or not 0 <= confidence <= 1:
+    elif not 0 <= confidence <= 1:  # nor is NaN, and an integer may be too large for a float
         yield "confidence must lie between 0 and 1"
 
 
@@ -236,12 +268,15 @@ def sound(reading: Reading) -> Reading:
 
 
 def _touched(action: Action) -> frozenset[str]:
-    return frozenset(action.evidence) | ({action.observation} if action.observation else frozenset())
+    """What binds it to other actions; to share what was said before binds nothing."""
+    cited = (alias for alias in action.evidence if not alias.startswith("c"))
+    return frozenset(cited) | ({action.observation} if action.observation else frozenset())
 
 
-def reply_schema(memories: int, observations: int) -> dict[str, Any]:
+def reply_schema(memories: int, observations: int, context: int) -> dict[str, Any]:
     """The JSON schema of a reply, within what strict servers accept. Fixed sizes let a grammar be compiled once."""
     memory = {"type": "string", "enum": [f"m{n}" for n in range(1, memories + 1)]}
+    cited = {"type": "string", "enum": [*memory["enum"], *(f"c{n}" for n in range(1, context + 1))]}
     target = {"type": ["string", "null"], "enum": [*(f"o{n}" for n in range(1, observations + 1)), None]}
     action = _object(
         {
@@ -251,7 +286,7 @@ def reply_schema(memories: int, observations: int) -> dict[str, Any]:
             "change": {"type": ["string", "null"], "enum": [*get_args(UpdateKind), None]},
             "text": {"type": ["string", "null"]},
             "confidence": {"type": ["number", "null"]},
-            "evidence": {"type": "array", "items": memory},
+            "evidence": {"type": "array", "items": cited},
         }
     )
     nothing = _object({"memory": memory, "reason": {"type": "string"}})

@@ -75,3 +75,10 @@ def valid_query(asked: dict[str, Any]) -> Query:
         problem = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"]).replace("text", "query")
         raise InvalidInput(f"{field}: {problem['msg'].removeprefix('Value error, ')}") from None
+
+
+def said(text: str, what: str) -> str:
+    """A sentence of a person, for the journal."""
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise InvalidInput(f"{what} is blank, or holds a NUL character; say in a few words why")
+    return text.strip()[:500]

@@ -7,6 +7,7 @@ import functools
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -14,6 +15,7 @@ from consolidator import engine as twin
 from consolidator.clock import Clock, system_clock
 from consolidator.config import Settings
 from consolidator.errors import ConsolidatorError
+from consolidator.events import Called, ObservationChanged, PassDone
 from consolidator.ports import Embedder, Proposer
 
 P = ParamSpec("P")
@@ -81,6 +83,11 @@ class Bank(_Twin):
     memories = _blocking(twin.Bank.memories)
     sources = _blocking(twin.Bank.sources)
     parked = _blocking(twin.Bank.parked)
+    replay = _blocking(twin.Bank.replay)
+    drop = _blocking(twin.Bank.drop)
+    pause = _blocking(twin.Bank.pause)
+    resume = _blocking(twin.Bank.resume)
+    check = _blocking(twin.Bank.check)
     stats = _blocking(twin.Bank.stats)
 
 
@@ -90,8 +97,27 @@ class Engine(_Twin):
     def bank(self, id: str) -> Bank:
         return Bank(self._loop, self._original.bank(id))
 
+    def now(self) -> datetime:
+        now: datetime = self._original.now()
+        return now
+
+    def on_pass(self, listener: Callable[[PassDone], None]) -> None:
+        """`listener` is called in the thread of the loop."""
+        self._original.on_pass(listener)
+
+    def on_call(self, listener: Callable[[Called], None]) -> None:
+        """`listener` is called in the thread of the loop."""
+        self._original.on_call(listener)
+
+    def on_observation(self, listener: Callable[[ObservationChanged], None]) -> None:
+        """`listener` is called in the thread of the loop."""
+        self._original.on_observation(listener)
+
     banks = _blocking(twin.Engine.banks)
     describe = _blocking(twin.Engine.describe)
+    drain = _blocking(twin.Engine.drain)
+    work = _blocking(twin.Engine.work)
+    stop = _blocking(twin.Engine.stop)
 
 
 @contextmanager

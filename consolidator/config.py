@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
+from consolidator.breakers import BreakerPolicy
 from consolidator.consolidation import ConsolidationPolicy
 from consolidator.errors import InvalidSettings
 from consolidator.models import Value
 from consolidator.ranking import RecallWeights
 from consolidator.retention import RetainPolicy
+from consolidator.worker import WorkerPolicy
 
 PREFIX = "CONSOLIDATOR_"
 DEFAULT_FOLDER = Path("memory")
@@ -60,6 +62,8 @@ class ModelSettings(Value):
     tries: int = Field(default=3, ge=1, le=10)
     json_mode: Literal["auto", "json_schema", "json_object", "text"] = "auto"
     reply_tokens: int = Field(default=2000, ge=100)
+    budget_tokens_day: int | None = Field(default=None, ge=1)  # of one bank; then it rests until midnight UTC
+    breaker: BreakerPolicy = BreakerPolicy()
 
 
 class ConsolidationSettings(ConsolidationPolicy):
@@ -77,6 +81,7 @@ class Settings(Value):
     embedder: EmbedderSettings = EmbedderSettings()
     model: ModelSettings = ModelSettings()
     consolidation: ConsolidationSettings = ConsolidationSettings()
+    worker: WorkerPolicy = WorkerPolicy()
     retain: RetainPolicy = RetainPolicy()
     recall: RecallWeights = RecallWeights()
 

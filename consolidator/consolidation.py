@@ -6,48 +6,60 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pydantic import Field
 
+from consolidator.asking import Asking, AskingPolicy
 from consolidator.errors import BadReply, ErasedMeanwhile, ModelError, ModelRefused, ModelTooLong
-from consolidator.models import Memory, MemoryState, ObservationState, Value, Vector, scope_key
+from consolidator.events import ObservationChanged
+from consolidator.gathering import Gathered, Gathering, GatheringPolicy
+from consolidator.models import Memory, MemoryState, ObservationState
 from consolidator.parts import Parts
 from consolidator.planning import Guards, Planned, Planner, intent_id, texts_to_embed
-from consolidator.plans import Done, History, Intent, Lease, MemoryMark, Report
-from consolidator.points import memory_of, rev_of
-from consolidator.ports import Equals, Leg, Point
-from consolidator.proposals import Batch, Candidate, Proposal, ShownMemory
+from consolidator.plans import Done, Intent, Lease, MemoryMark, Report
+from consolidator.points import rev_of
+from consolidator.ports import Equals, Point
+from consolidator.proposals import Batch, Proposal
 from consolidator.redo import carry_out
 
 log = logging.getLogger("consolidator.consolidation")
 
 DIGESTIBLE = (BadReply, ModelTooLong, ModelRefused)  # a smaller batch may do better; the others say: later
+DIED = "the process died while this memory was digested"
 
 
-class ConsolidationPolicy(Value):
-    """batch: memories in one call. candidates: observations shown beside them, at most. floor: least cosine of a candidate.
-    attempts: failures of a memory on its own before it is parked.
+class ConsolidationPolicy(GatheringPolicy):
+    """attempts: failures of a memory on its own before it is parked. deletes_day: of one bank, or a tenth of its observations
+    where that is more; beyond, the bank pauses until a person has looked.
     """
 
-    batch: int = Field(default=8, ge=1, le=64)
-    candidates: int = Field(default=15, ge=0, le=100)
-    near_each: int = Field(default=5, ge=1)  # by meaning, for each memory; by words it is half as many
-    floor: float = Field(default=0.2, ge=-1, le=1)
     attempts: int = Field(default=5, ge=1)
+    deletes_day: int = Field(default=20, ge=0)
     guards: Guards = Guards()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Run:
     """What one call of `consolidate` has done so far."""
 
-    dry: bool
+    bank: str
+    lease: Lease
     size: int  # of the next batch: halved by failures, doubled again by successes
     room: int | None  # memories that may still be taken
+    passes: int | None  # that may still be made
+    dry: bool
+    by_hand: bool
     tally: Counter[str] = field(default_factory=Counter)
     done: list[Done] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)  # memories that this run does not take again
+
+    @property
+    def next_size(self) -> int:
+        if self.passes is not None and self.tally["passes"] >= self.passes:
+            return 0
+        return self.size if self.room is None else min(self.size, self.room)
 
     def report(self) -> Report:
         return Report(dry_run=self.dry, actions=tuple(self.done), faults=tuple(self.faults), **self.tally)
@@ -56,114 +68,99 @@ class _Run:
 class Consolidation:
     """Digests the pending memories of a bank. Runs under the bank's lease."""
 
-    def __init__(self, parts: Parts, policy: ConsolidationPolicy) -> None:
+    def __init__(self, parts: Parts, policy: ConsolidationPolicy, asking: AskingPolicy) -> None:
         self._parts = parts
         self._policy = policy
+        self._gathering = Gathering(parts, policy)
+        self._asking = Asking(parts, asking)
+        self._sizes: dict[str, int] = {}  # of the next batch, where a failure made it smaller
 
     async def run(
-        self, bank: str, lease: Lease, *, erase: Callable[[], Awaitable[None]], limit: int | None = None, dry_run: bool = False
+        self, bank: str, lease: Lease, *, erase: Callable[[], Awaitable[None]], limit: int | None = None,
+        passes: int | None = None, dry_run: bool = False, by_hand: bool = False,
     ) -> Report:
-        """All that is pending, oldest first, up to `limit` memories.
+        """What is pending, oldest first, up to `limit` memories and `passes` batches.
 
         A batch that cannot be digested is halved; a memory that fails alone is left, and parked after several runs. When
         something that a plan rests on is erased while the model thinks, `erase` finishes that, and the batch is made anew.
         Raises ModelUnavailable, ModelBusy, ModelDenied, EmbedderUnavailable: what was done until then is kept.
         """
-        run = _Run(dry=dry_run, size=self._policy.batch, room=limit)
-        while memories := await self._next(bank, run):
-            try:
-                await self._digest(bank, lease, run, memories)
-            except ErasedMeanwhile:
-                await erase()
+        await self._blame(bank, lease)
+        size = self._sizes.get(bank, self._policy.batch)
+        run = _Run(bank=bank, lease=lease, size=size, room=limit, passes=passes, dry=dry_run, by_hand=by_hand)
+        try:
+            while points := await self._gathering.next(bank, run.next_size, run.seen):
+                try:
+                    await self._digest(run, points)
+                except ErasedMeanwhile:
+                    await erase()
+        finally:
+            self._sizes[bank] = run.size
         return run.report()
 
-    async def _next(self, bank: str, run: _Run) -> list[Point]:
-        """The oldest pending memories of one scope."""
-        size = run.size if run.room is None else min(run.size, run.room)
-        if size < 1:
-            return []
-        pending = (Equals("state", MemoryState.PENDING.value),)
-        reach = len(run.seen) + 4 * self._policy.batch
-        page = await self._parts.memories.scan(bank, pending, order_by="retained_at", limit=reach)
-        stones = await self._parts.ledger.tombstones(bank, ids=[p.id for p in page.points])
-        entombed = {stone.memory_id for stone in stones}
-        if stray := [stone.memory_id for stone in stones if not stone.open]:
-            # a retain that was killed before it looked for tombstones has brought back what was erased meanwhile
-            await self._parts.memories.delete(bank, stray)
-        open_ones = [p for p in page.points if p.id not in run.seen and p.id not in entombed]
-        same = [p.id for p in open_ones if p.payload["scope"] == open_ones[0].payload["scope"]]
-        return await self._parts.memories.get(bank, same[:size], vectors=True)
+    async def pending(self, bank: str) -> int:
+        return await self._gathering.pending(bank)
 
-    async def _digest(self, bank: str, lease: Lease, run: _Run, points: Sequence[Point]) -> None:
-        batch, known = await self._batch(bank, points)
-        try:
-            proposal = await self._parts.proposer.propose(batch)
-        except DIGESTIBLE as error:
-            run.tally["calls"] += 1
-            return await self._indigestible(bank, run, batch, error)
-        await self._decide(bank, lease, run, batch, known, proposal)
+    async def _blame(self, bank: str, lease: Lease) -> None:
+        """A process died over a batch. One of its memories may have killed it: count that, and find out which by halves."""
+        if not lease.reading:
+            return
+        log.warning("reader_died", extra={"action": "reader_died", "memories": len(lease.reading)})
+        pending = await self._parts.memories.get(bank, lease.reading)
+        ids = [p.id for p in pending if p.payload["state"] == MemoryState.PENDING.value]
+        self._sizes[bank] = max(1, len(ids) // 2)
+        await self._failed(bank, Counter(), ids, DIED, "")
+        await self._parts.ledger.reading(lease, ())
 
-    async def _batch(self, bank: str, points: Sequence[Point]) -> tuple[Batch, dict[str, History]]:
-        memories = [memory_of(bank, point) for point in points]
-        vectors = [point.dense or [] for point in points]
-        places = await self._candidates(bank, memories, vectors)
-        histories = await self._parts.ledger.histories(bank, list(places))
-        found = [h for h in histories if h.observation.state is ObservationState.LIVE]
-        # ties go by text: equal batches give equal prompts, whatever ids they have
-        live = sorted(found, key=lambda h: (places[h.observation.id], h.observation.text))[: self._policy.candidates]
-        known = {h.observation.id: h for h in live}
-        batch = Batch(
-            bank=bank, tags=memories[0].tags, now=self._parts.clock(),
-            memories=tuple(
-                ShownMemory(alias=f"m{n}", memory=m, vector=v) for n, (m, v) in enumerate(zip(memories, vectors, strict=True), 1)
-            ),
-            candidates=tuple(
-                Candidate(alias=f"o{n}", observation=h.observation, vector=h.vectors.get(h.current.number, []))
-                for n, h in enumerate(live, 1)
-            ),
-        )
-        return batch, known
+    async def _digest(self, run: _Run, points: Sequence[Point]) -> None:
+        gathered = await self._gathering.batch(run.bank, points)
+        proposal = Proposal()
+        if gathered.batch.memories:
+            try:
+                proposal = await self._asking.propose(gathered.batch, run.lease, by_hand=run.by_hand)
+            except DIGESTIBLE as error:
+                run.tally.update(calls=error.calls, prompt_tokens=error.prompt_tokens, reply_tokens=error.reply_tokens)
+                return await self._indigestible(run, gathered.batch, error)
+        await self._decide(run, gathered, proposal)
 
-    async def _candidates(
-        self, bank: str, memories: Sequence[Memory], vectors: Sequence[Vector]
-    ) -> dict[str, tuple[bool, float]]:
-        """Ids with their places: by meaning first, so that the nearest twin is always shown; then by words."""
-        where = (Equals("scope", scope_key(memories[0].tags)), Equals("state", ObservationState.LIVE.value))
-        each = self._policy.near_each
-        near = [Leg(name="near", dense=v, where=where, limit=each) for v in vectors if v]
-        words = [Leg(name="words", lexical=m.text, where=where, limit=max(1, each // 2)) for m in memories]
-        lists = await self._parts.observations.search(bank, [*near, *words])
-        found: dict[str, tuple[bool, float]] = {}
-        for n, hits in enumerate(lists):
-            by_words = n >= len(near)
-            for hit in hits:
-                if by_words or hit.score >= self._policy.floor:
-                    place = (by_words, -round(hit.score, 6))
-                    found[hit.id] = min(place, found.get(hit.id, place))
-        return found
-
-    async def _decide(
-        self, bank: str, lease: Lease, run: _Run, batch: Batch, known: dict[str, History], proposal: Proposal
-    ) -> None:
+    async def _decide(self, run: _Run, gathered: Gathered, proposal: Proposal) -> None:
+        bank, batch = run.bank, gathered.batch
         texts = texts_to_embed(proposal)
         vectors = dict(zip(texts, await self._parts.embedder.embed(texts), strict=True)) if texts else {}
-        known = known | await self._nearest(bank, batch, vectors)
+        known = {**gathered.known, **await self._gathering.nearest(batch, vectors.values())}
         accounted = {alias for action in proposal.actions for alias in action.evidence} | {n.memory for n in proposal.nothing}
-        taken = [shown.memory for shown in batch.memories if shown.alias in accounted]
+        taken = [*(shown.memory for shown in batch.memories if shown.alias in accounted), *gathered.echoes]
         intent = intent_id(bank, [(memory.id, memory.rev) for memory in taken])
+        guards, over = await self._guards(bank, batch.now, proposal)
         planned = Planner(
             intent=intent, batch=batch, known=known, vectors=vectors, now=batch.now, by=proposal.by,
-            digest=await self._parts.digest(bank), guards=self._policy.guards,
+            digest=await self._parts.digest(bank), guards=guards, echoes=gathered.echoes,
         ).plan(proposal)
         if taken and not run.dry:
             await self._parts.ledger.attempts_cleared(bank, [memory.id for memory in taken])  # first: once done, nobody would
-            await self._carry_out(_frozen(intent, batch, taken, planned, proposal), lease, texts)
-        _count(run, batch, planned, proposal, len(taken), self._policy.batch)
+            await self._carry_out(_frozen(intent, batch, taken, planned, proposal), run.lease, texts)
+            await self._told(bank, planned, over)
+        _count(run, gathered, planned, proposal, len(taken), self._policy.batch)
         left = [shown.memory for shown in batch.memories if shown.alias not in accounted]
         run.seen |= {m.id for m in left} | ({m.id for m in taken} if run.dry else set())
         if left:
             problem = "; ".join(proposal.faults) or "the reply did not account for it"
-            await self._failed(bank, run, [m.id for m in left], problem, proposal.reply)
+            await self._left(run, [m.id for m in left], problem, proposal.reply)
+
+    async def _guards(self, bank: str, now: datetime, proposal: Proposal) -> tuple[Guards, str | None]:
+        """The guards of this pass, and why the bank has to pause after it."""
+        guards = self._policy.guards
+        wanted = min(guards.max_deletes, sum(action.op == "delete" for action in proposal.actions))
+        if not wanted:
+            return guards, None
+        live = await self._parts.observations.count(bank, [Equals("state", ObservationState.LIVE.value)])
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        allowed = max(self._policy.deletes_day, live // 10)
+        left = max(0, allowed - await self._parts.ledger.deleted_since(bank, midnight))
+        if wanted <= left:
+            return guards, None
+        told = f"consolidation has deleted {allowed} observations today and wants to delete more; look at the journal"
+        return guards.model_copy(update={"max_deletes": left}), told
 
     async def _carry_out(self, intent: Intent, lease: Lease, texts: list[str]) -> None:
         try:
@@ -172,15 +169,14 @@ class Consolidation:
             await self._parts.embedder.forget(texts)  # some were derived from what is gone
             raise
 
-    async def _nearest(self, bank: str, batch: Batch, vectors: dict[str, Vector]) -> dict[str, History]:
-        """What lies nearest to each new text, shown or not: a twin of it becomes evidence instead of a duplicate."""
-        where = (Equals("scope", scope_key(batch.tags)), Equals("state", ObservationState.LIVE.value))
-        legs = [Leg(name="twin", dense=vector, where=where, limit=3) for vector in vectors.values()]
-        lists = await self._parts.observations.search(bank, legs) if legs else []
-        ids = list(dict.fromkeys(hit.id for hits in lists for hit in hits))
-        return {h.observation.id: h for h in await self._parts.ledger.histories(bank, ids)}
+    async def _told(self, bank: str, planned: Planned, over: str | None) -> None:
+        for done in planned.done:
+            await self._parts.events.tell(ObservationChanged(bank=bank, done=done))
+        if over:
+            log.error("bank_paused", extra={"action": "bank_paused", "reason": "too many deletions"})
+            await self._parts.ledger.pause(bank, over)
 
-    async def _indigestible(self, bank: str, run: _Run, batch: Batch, error: ModelError) -> None:
+    async def _indigestible(self, run: _Run, batch: Batch, error: ModelError) -> None:
         run.faults.append(str(error))
         shown, *others = batch.memories
         if others:
@@ -189,31 +185,36 @@ class Consolidation:
         memory = shown.memory
         run.seen.add(memory.id)
         if isinstance(error, ModelRefused) and not run.dry:
-            await self._parts.memories.patch(bank, memory.id, {"state": MemoryState.HELD.value}, expect=memory.rev)
-        reply = error.reply if isinstance(error, BadReply) else ""
-        await self._failed(bank, run, [memory.id], str(error), reply)
+            await self._parts.ledger.hold(run.bank, [memory.id], reason=str(error), at=self._parts.clock())
+            await self._set_state(run.bank, memory.id, MemoryState.HELD)
+            run.tally["held"] += 1
+            return
+        await self._left(run, [memory.id], str(error), error.reply if isinstance(error, BadReply) else "")
 
-    async def _failed(self, bank: str, run: _Run, ids: list[str], reason: str, reply: str) -> None:
-        """Counted for each; a memory that failed too often is parked, where a person can see and replay it."""
+    async def _left(self, run: _Run, ids: list[str], reason: str, reply: str) -> None:
         if run.dry:
             run.tally["left"] += len(ids)
-            return
+        else:
+            await self._failed(run.bank, run.tally, ids, reason, reply)
+
+    async def _failed(self, bank: str, tally: Counter[str], ids: Sequence[str], reason: str, reply: str) -> None:
+        """Counted for each; a memory that failed too often is parked, where a person can see and replay it."""
         rows = await self._parts.ledger.attempt_failed(
             bank, ids, reason=reason, reply=reply, park_after=self._policy.attempts, at=self._parts.clock()
         )
         for row in rows:
-            run.tally["parked" if row.parked else "left"] += 1
-            if row.parked:
-                await self._park(bank, row.memory_id)
+            tally["parked" if row.state == "parked" else "left"] += 1
+            if row.state == "parked":
+                await self._set_state(bank, row.memory_id, MemoryState.PARKED)
 
-    async def _park(self, bank: str, memory_id: str) -> None:
+    async def _set_state(self, bank: str, memory_id: str, state: MemoryState) -> None:
         for point in await self._parts.memories.get(bank, [memory_id]):
-            changes = {"state": MemoryState.PARKED.value}
-            await self._parts.memories.patch(bank, memory_id, changes, expect=rev_of(point.payload))
+            await self._parts.memories.patch(bank, memory_id, {"state": state.value}, expect=rev_of(point.payload))
 
 
 def _frozen(intent: str, batch: Batch, taken: Sequence[Memory], planned: Planned, proposal: Proposal) -> Intent:
-    rests_on = {s.memory.id for s in batch.memories}.union(*(change.lineage for change in planned.changes))
+    shown = {s.memory.id for s in batch.shown} | {memory.id for memory in taken}
+    rests_on = shown.union(*(change.lineage for change in planned.changes))
     return Intent(
         id=intent, bank=batch.bank, kind="consolidate", created_at=batch.now, shown=tuple(sorted(rests_on)),
         changes=planned.changes, entries=planned.entries,
@@ -223,18 +224,18 @@ def _frozen(intent: str, batch: Batch, taken: Sequence[Memory], planned: Planned
     )
 
 
-def _count(run: _Run, batch: Batch, planned: Planned, proposal: Proposal, taken: int, full: int) -> None:
-    nothing = len({declared.memory for declared in proposal.nothing})
+def _count(run: _Run, gathered: Gathered, planned: Planned, proposal: Proposal, taken: int, full: int) -> None:
+    nothing = len({declared.memory for declared in proposal.nothing}) + len(gathered.echoes)
     run.tally["passes"] += 1
     run.tally["nothing_durable"] += nothing
     run.tally["consolidated"] += taken - nothing
-    for action in ("created", "updated", "reinforced", "deleted", "merged", "skipped"):
+    for action in ("created", "updated", "reinforced", "deleted", "merged", "contested", "skipped"):
         run.tally[action] += planned.count(action)
     for spent in ("calls", "prompt_tokens", "reply_tokens"):
         run.tally[spent] += getattr(proposal, spent)
     run.done += planned.done
     run.faults += proposal.faults
-    run.size = min(full, max(run.size, 2 * len(batch.memories)))
+    shown = len(gathered.batch.memories) + len(gathered.echoes)
+    run.size = min(full, max(run.size, 2 * shown))
     if run.room is not None:
-        run.room -= len(batch.memories)
-
+        run.room -= shown

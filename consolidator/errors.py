@@ -20,6 +20,8 @@ ConsolidatorError
 └── ModelError
     ├── ModelUnavailable    time-out, reset, 5xx, a strange body
     ├── ModelBusy           429; carries how long to wait
+    │   ├── ModelResting    it failed too often; nobody asks it for a while
+    │   └── BudgetSpent     the bank's tokens for today
     ├── ModelDenied         key, quota, unknown model
     ├── ModelTooLong        context exceeded, or the reply was cut at its length
     ├── ModelRefused        a refusal or a content filter
@@ -29,6 +31,8 @@ The first line of a class's docstring is its message where none is given.
 """
 
 from __future__ import annotations
+
+import traceback
 
 
 class ConsolidatorError(Exception):
@@ -105,6 +109,10 @@ class EmbedderUnavailable(ConsolidatorError):
 class ModelError(ConsolidatorError):
     """The model gave nothing that can be used."""
 
+    calls = 0  # what was spent before it came to this
+    prompt_tokens = 0
+    reply_tokens = 0
+
 
 class ModelUnavailable(ModelError):
     """The model cannot be reached."""
@@ -116,6 +124,14 @@ class ModelBusy(ModelError):
     def __init__(self, message: str | None = None, *, after: float | None = None) -> None:
         super().__init__(message)
         self.after = after  # seconds to wait, where the server said so
+
+
+class ModelResting(ModelBusy):
+    """The model failed too often; it is left alone for a while."""
+
+
+class BudgetSpent(ModelBusy):
+    """The bank has spent its tokens for today; it goes on after midnight UTC."""
 
 
 class ModelDenied(ModelError):
@@ -137,3 +153,9 @@ class BadReply(ModelError):
         super().__init__(message)
         self.faults = faults
         self.reply = reply  # never logged: it may echo memories
+
+
+def place_of(error: BaseException) -> str:
+    """Where a defect shows, for logs: never what the error says, for that may quote a memory."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"

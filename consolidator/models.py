@@ -70,6 +70,7 @@ class Memory(Value):
     retained_at: Time
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     trust: int = Trust.USER
+    echo: bool = False  # recall had handed this text out: it is no new evidence
     state: MemoryState = MemoryState.PENDING
     rev: int = 0
 
@@ -96,6 +97,7 @@ class Retained(Value):
     new: int  # how many were not known before
     embedded: bool = True  # False: the embedder failed; found by words at once, by meaning later
     redacted: int = 0  # secrets that were masked before anything was stored
+    held: int = 0  # in quarantine until a person releases them
 
 
 class Evidence(Value):
@@ -142,6 +144,7 @@ class Observation(Value):
     updated_at: Time
     trend: Trend | None = None
     importance: float | None = None  # nats per token; None is unknown, which is not zero
+    contests: str | None = None  # the observation that it contradicts on the word of less trusted sources
 
     @property
     def proof_count(self) -> int:
@@ -214,6 +217,7 @@ class Hit(Value):
     trend: Trend | None = None
     importance: float | None = None
     version: int | None = None
+    contests: str | None = None  # the observation that it contradicts on the word of less trusted sources
     quote: Memory | None = None
     superseded_by: str | None = None  # a newer hit about the same thing stands above this one
     tokens: int = 0  # size of the hit as it is serialised for a prompt
@@ -224,7 +228,8 @@ class Hit(Value):
         """The hit as one line for a prompt."""
         said = f' ("{self.quote.spoken}", {self.quote.time:%d %B %Y})' if self.quote else f" ({self.occurred_at:%d %B %Y})"
         who = f"{self.speaker}: " if self.speaker and self.kind == "memory" else ""
-        return f"- {who}{self.text}{said}"
+        doubt = " [contradicts what a more trusted source said]" if self.contests else ""
+        return f"- {who}{self.text}{doubt}{said}"
 
 
 class ErasureCase(StrEnum):
@@ -290,6 +295,10 @@ class Stats(Value):
     prompt_tokens: int = 0
     reply_tokens: int = 0
     last_error: str | None = None
+    due_in: float | None = None  # seconds to the next pass; 0 or less: due; None: nothing is asked for
+    attempts: int = 0  # passes in a row that failed
+    paused: str | None = None  # why
+    holder: str | None = None  # the worker that has the bank now
 
 
 def scope_key(tags: Tags) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from consolidator.clock import Clock
+from consolidator.events import Events
 from consolidator.ports import Embedder, Ledger, Proposer, Storage, VectorStore
 
 
@@ -19,6 +20,7 @@ class Parts:
     proposer: Proposer
     clock: Clock
     owner: str  # names this process in leases
+    events: Events = field(default_factory=Events)
 
     @property
     def memories(self) -> VectorStore:

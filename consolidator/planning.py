@@ -91,6 +91,7 @@ class Planner:
     by: str
     digest: Callable[[str], str]
     guards: Guards = field(default_factory=Guards)
+    echoes: Sequence[Memory] = ()  # memories that are accounted for without being read
     _drafts: dict[str, _Draft] = field(default_factory=dict)
     _entries: list[Entry] = field(default_factory=list)
     _done: list[Done] = field(default_factory=list)
@@ -101,7 +102,7 @@ class Planner:
 
     def plan(self, proposal: Proposal) -> Planned:
         self._extractive = proposal.extractive
-        read = {s.memory.id for s in self.batch.memories}
+        read = {s.memory.id for s in self.batch.shown}
         self._shown = tuple(sorted(read.union(*(history.current.lineage for history in self.known.values()))))
         named = {action.observation for action in proposal.actions}
         self._targets = frozenset(c.observation.id for c in self.batch.candidates if c.alias in named)
@@ -112,6 +113,8 @@ class Planner:
         for declared in proposal.nothing:
             memory = self.batch.memory(declared.memory)
             self._note("nothing_durable", None, None, None, [memory], declared.reason)
+        for echo in self.echoes:
+            self._note("nothing_durable", None, None, None, [echo], "recall had handed it out: no new evidence")
         changes = tuple(draft.change() for draft in self._drafts.values() if draft.touched)
         return Planned(changes=changes, entries=tuple(self._entries), done=tuple(self._done))
 
@@ -120,29 +123,42 @@ class Planner:
     def _create(self, action: Action) -> None:
         memories = self._memories(action)
         confidence = self.guards.default_confidence if action.confidence is None else action.confidence
-        if confidence < self.guards.min_confidence:
-            return self._skip(action, None, f"confidence {confidence:.2f} is below {self.guards.min_confidence:.2f}")
+        if problem := self._confidence_problem(confidence):
+            return self._skip(action, None, problem)
         if twin := self._twin(action.text):
             return self._support(twin, memories, action)
-        origin, lineage = self._origins(action.text, memories)
+        self._new(action, confidence, *self._origins(action.text, memories))
+
+    def _new(
+        self, action: Action, confidence: float, origin: Sequence[Memory], lineage: frozenset[str], contests: str | None = None
+    ) -> None:
         number = self._tally["create"]
         self._tally["create"] += 1
         new = Observation(
             id=str(uuid5(UUID(self.intent), str(number))), bank=self.batch.bank, text=action.text, tags=self.batch.tags,
             confidence=confidence, evidence=attach((), origin, 1, self._against(action)), created_at=self.now,
-            updated_at=self.now,
+            updated_at=self.now, contests=contests,
         )
         draft = _Draft(after=new, base_rev=None, vector=self.vectors[action.text], lineage=lineage, touched=True)
         draft.version = self._version(new, lineage, change="create", reason=action.reason)
         self._drafts[new.id] = draft
-        self._note("created", new, None, new.text, origin, action.reason)
+        self._note("contested" if contests else "created", new, None, new.text, origin, action.reason)
+
+    def _contest(self, action: Action, draft: _Draft, memories: list[Memory]) -> None:
+        """The word of less trusted sources against an observation: it stands beside it, not in its place."""
+        if twin := self._twin(action.text, but=draft):
+            return self._support(twin, memories, action)
+        confidence = draft.after.confidence if action.confidence is None else action.confidence
+        self._new(action, confidence, *self._origins(action.text, memories, draft), contests=draft.after.id)
 
     def _update(self, action: Action) -> None:
         draft, memories = self._target(action), self._memories(action)
         if plain(action.text) == plain(draft.after.text):
             return self._support(draft, memories, action)
-        if problem := self._update_problem(action, draft, memories):
+        if problem := self._confidence_problem(action.confidence):
             return self._skip(action, draft.after, problem)
+        if _trust_problem(draft.after, memories):
+            return self._contest(action, draft, memories)
         before = draft.after
         origin, lineage = self._origins(action.text, memories, draft)
         number = before.version + 1
@@ -159,7 +175,8 @@ class Planner:
         self._note("updated", draft.after, before.text, action.text, origin, action.reason)
         twin = self._twin(action.text, but=draft)
         # a twin with an action of its own stays: that action would change what was retracted, and its evidence be lost
-        if twin and twin.version is None and twin.after.id not in self._targets:
+        named = twin and (twin.version is not None or twin.after.id in self._targets)
+        if twin and not named and not _trust_problem(twin.after, memories):
             self._merge(draft, twin, memories)
 
     def _delete(self, action: Action) -> None:
@@ -214,10 +231,11 @@ class Planner:
         if self._extractive:
             return memories, inherited | {m.id for m in memories}
         cited = [*(m.spoken for m in memories), *([restated.after.text] if restated else [])]
-        shown = {s.memory.id: s.memory for s in self.batch.memories if s.memory not in memories}
-        drawn = [shown[key] for key in uncited_origins(text, cited, {key: m.spoken for key, m in shown.items()})]
+        shown = {s.memory.id: s.memory for s in self.batch.shown if s.memory not in memories}
+        times = [m.time for m in memories]
+        drawn = [shown[key] for key in uncited_origins(text, cited, {key: m.spoken for key, m in shown.items()}, times)]
         others = {c.observation.id: c.observation.text for c in self.batch.candidates}
-        read = frozenset().union(*(self.known[key].current.lineage for key in uncited_origins(text, cited, others)))
+        read = frozenset().union(*(self.known[key].current.lineage for key in uncited_origins(text, cited, others, times)))
         origin = [*memories, *drawn]
         return origin, inherited | read | {m.id for m in origin}
 
@@ -236,10 +254,10 @@ class Planner:
         other = draft.after.text
         return plain(text) == plain(other) or (near_by >= self.guards.twin_cosine and says_the_same(text, other))
 
-    def _update_problem(self, action: Action, draft: _Draft, memories: Sequence[Memory]) -> str | None:
-        if action.confidence is not None and action.confidence < self.guards.min_confidence:
-            return f"confidence {action.confidence:.2f} is below {self.guards.min_confidence:.2f}"
-        return _trust_problem(draft.after, memories)
+    def _confidence_problem(self, confidence: float | None) -> str | None:
+        if confidence is not None and confidence < self.guards.min_confidence:
+            return f"confidence {confidence:.2f} is below {self.guards.min_confidence:.2f}"
+        return None
 
     def _delete_problem(self, draft: _Draft, memories: Sequence[Memory]) -> str | None:
         if self._tally["delete"] >= self.guards.max_deletes:

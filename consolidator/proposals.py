@@ -28,16 +28,26 @@ class Candidate(Value):
 
 
 class Batch(Value):
-    """New memories of one scope, oldest first, and the observations that they may touch."""
+    """New memories of one scope, oldest first, and the observations that they may touch.
+
+    context: what the same source said just before (`c1`, `c2`), digested already; a batch's border must not cut a question
+    from its answer. It may be cited beside a new memory.
+    """
 
     bank: str
     tags: Tags = frozenset()
     memories: tuple[ShownMemory, ...]
+    context: tuple[ShownMemory, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     now: datetime
 
+    @property
+    def shown(self) -> tuple[ShownMemory, ...]:
+        """Every memory whose words the proposer has before it."""
+        return self.context + self.memories
+
     def memory(self, alias: str) -> Memory:
-        return next(shown.memory for shown in self.memories if shown.alias == alias)
+        return next(shown.memory for shown in self.shown if shown.alias == alias)
 
     def candidate(self, alias: str) -> Candidate:
         return next(candidate for candidate in self.candidates if candidate.alias == alias)

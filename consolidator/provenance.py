@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from consolidator.models import ErasureCase, Evidence, ObservationState, Version
 from consolidator.plans import History
 from consolidator.words import names, numbers, stems
 
+RECKONED_DAYS = 8  # from a memory to a date that its words ("last Friday") mean
 RARE_LENGTH = 6  # letters of a stem; shorter words are common enough to be a coincidence
 
 
@@ -81,16 +84,27 @@ def _lineage(versions: Iterable[Version]) -> frozenset[str]:
     return frozenset().union(*(v.lineage | v.why for v in versions))
 
 
-def uncited_origins(text: str, cited: Iterable[str], others: Mapping[str, str]) -> list[str]:
-    """Which of the `others` (key to text) a text draws on without citing them.
+def uncited_origins(
+    text: str, cited: Iterable[str], others: Mapping[str, str], times: Iterable[datetime] = ()
+) -> list[str]:
+    """Which of the `others` (key to text) a text draws on without citing them. times: of the cited memories.
 
     Numbers, names and rare words of `text` that stand in none of the `cited` texts, but in one other that was shown, came
-    from there; a word that several of them share says nothing.
+    from there; a word that several of them share says nothing, nor does a date that the cited memories' own dates give.
     """
-    foreign = _marks(text).difference(*(_marks(given) for given in cited))
+    foreign = _marks(text).difference(*(_marks(given) for given in cited), *(_reckoned(text, time) for time in times))
     marks = {key: _marks(other) & foreign for key, other in others.items()}
     shared = Counter(mark for found in marks.values() for mark in found)
     return [key for key, found in marks.items() if any(shared[mark] == 1 for mark in found)]
+
+
+def _reckoned(text: str, time: datetime) -> frozenset[str]:
+    """What somebody may write who counts from a memory's date: "last Friday", "in May", "yesterday"."""
+    days = [time + timedelta(days=n) for n in range(-RECKONED_DAYS, RECKONED_DAYS + 1)]
+    written = [day for day in days if re.search(rf"\b0?{day.day}(?:st|nd|rd|th)? {day:%B}\b|\b{day:%B} 0?{day.day}\b", text)]
+    months = " ".join(f"{time + timedelta(days=n):%B}" for n in (-31, 0, 31))
+    words = {f"{day:%A}" for day in days} | {str(day.day) for day in written} | {str(time.year + n) for n in (-1, 0, 1)}
+    return frozenset(word.casefold() for word in words) | _marks(f"- {months} {' '.join(sorted(words))}")
 
 
 def _marks(text: str) -> frozenset[str]:

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from consolidator.models import Explanation, Factor, LegShare, Term, Trend, Value, Vector
+from consolidator.models import Explanation, Factor, LegShare, Term, Trend, Trust, Value, Vector
 from consolidator.words import STOP, jaccard, stem_list, stems
 
 SOFTNESS = 4.0  # of the logistic: one standard deviation at the top is then worth about 5 % of the score
@@ -79,6 +79,7 @@ class Candidate:
     outdated: frozenset[str] = frozenset()  # those of them that its text has moved on from
     trend: Trend | None = None
     confidence: float | None = None
+    trust: int = Trust.USER
     vector: Vector = field(default_factory=list)
 
 
@@ -342,7 +343,8 @@ def in_doubt(ranked: Sequence[Ranked]) -> list[Doubt]:
     for (one, mine), (other, theirs) in combinations(short, 2):
         if one.speaker == other.speaker and one.time != other.time and (needed := _needed_cosine(mine, theirs)):
             older, newer = (one, other) if one.time < other.time else (other, one)
-            doubts.append(Doubt(older, newer, needed))
+            if newer.trust >= older.trust:  # what is trusted less replaces nothing
+                doubts.append(Doubt(older, newer, needed))
     return doubts
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from consolidator.errors import EmbedderUnavailable, InvalidInput
-from consolidator.models import Hit, Kind, Memory, Observation, ObservationState, Tags, Time, Value, Vector
+from consolidator.models import Hit, Kind, Memory, Observation, ObservationState, Tags, Time, Trust, Value, Vector
 from consolidator.parts import Parts
 from consolidator.points import memory_of, observation_of, observation_point
 from consolidator.ports import AnyOf, Equals, Found, Ids, Leg, Not, Range, VectorStore
@@ -192,7 +192,7 @@ class Recollection:
             dense=entry.lists.score("dense", entry.id), words=entry.lists.score("words", entry.id),
             dense_rank=entry.lists.rank("dense", entry.id), words_rank=entry.lists.rank("words", entry.id),
             source=found.get("source", ""), sequence=found.get("sequence"),
-            speaker=found.get("speaker"), confidence=found.get("confidence"),
+            speaker=found.get("speaker"), confidence=found.get("confidence"), trust=_trust(found),
             evidence=frozenset(e["memory_id"] for e in found.get("evidence", ()) if e["supports"]),
             outdated=frozenset(e["memory_id"] for e in found.get("evidence", ()) if e["since_version"] < found["version"]),
         )
@@ -276,6 +276,10 @@ class _Entry:
         return observation_of(self.bank, Found(self.id, 0.0, self.payload))
 
 
+def _trust(found: Mapping[str, Any]) -> int:
+    return int(found["trust"]) if "trust" in found else max((e["trust"] for e in found["evidence"]), default=Trust.TOOL)
+
+
 def _time(value: str | datetime) -> datetime:
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)
 
@@ -341,7 +345,7 @@ def _hit(r: Ranked, entry: _Entry, quote: Memory | None, explain: bool, now: dat
         o = entry.observation
         hit = Hit.model_validate({
             **common, "tags": o.tags, "evidence": o.evidence, "proof_count": o.proof_count, "confidence": o.confidence,
-            "trend": trend_of(o.evidence, now), "version": o.version, "quote": quote,
+            "trend": trend_of(o.evidence, now), "version": o.version, "quote": quote, "contests": o.contests,
         })
     else:
         m = entry.memory

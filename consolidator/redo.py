@@ -5,12 +5,9 @@ Every write is idempotent: after-images with a revision, compared in the store. 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from consolidator.errors import Conflict, StoreError
+from consolidator.errors import StoreError
 from consolidator.models import ObservationState
 from consolidator.parts import Parts
 from consolidator.plans import Change, Intent, Lease, MemoryMark
@@ -18,36 +15,6 @@ from consolidator.points import observation_point, rev_of
 from consolidator.ports import ABSENT, Expect, PutOutcome
 
 log = logging.getLogger("consolidator.redo")
-
-LEASE_SECONDS = 60.0
-WAIT_SECONDS = 10.0
-POLL_SECONDS = 0.2
-
-
-@asynccontextmanager
-async def lease_on(parts: Parts, bank: str, *, wait: float = WAIT_SECONDS) -> AsyncIterator[Lease]:
-    """Hold the bank while its observations change; renewed in the background. Raises Conflict when another owner keeps it."""
-    lease = await _claim(parts, bank, wait)
-    beat = asyncio.create_task(_keep(parts, lease))
-    try:
-        yield lease
-    finally:
-        beat.cancel()
-        await parts.ledger.release(lease)
-
-
-async def _claim(parts: Parts, bank: str, wait: float) -> Lease:
-    deadline = asyncio.get_running_loop().time() + wait
-    while (lease := await parts.ledger.claim(bank, parts.owner, LEASE_SECONDS)) is None:
-        if asyncio.get_running_loop().time() > deadline:
-            raise Conflict(f'bank "{bank}" is being consolidated by another worker; try again in a minute')
-        await asyncio.sleep(POLL_SECONDS)  # the holder is another process: nothing here can wake us
-    return lease
-
-
-async def _keep(parts: Parts, lease: Lease) -> None:
-    while await parts.ledger.renew(lease, LEASE_SECONDS):  # noqa: ASYNC110 (a heartbeat waits for time alone)
-        await asyncio.sleep(LEASE_SECONDS / 4)
 
 
 async def finish_open_plans(parts: Parts, bank: str) -> int:

@@ -56,6 +56,7 @@ async def open_storage(settings: Settings, embedder: Embedder) -> Storage:
     options: dict[str, dict[str, Any]] = {
         "edge": {"folder": settings.folder, "durability": s.durability},
         "qdrant": {"url": s.url, "api_key": _plain(s.api_key), "prefix": s.prefix, "timeout": s.timeout},
+        "shared": {"folder": settings.folder},
     }
     if s.kind == "qdrant" and not s.url:
         raise InvalidSettings('store.kind "qdrant" needs store.url, such as http://127.0.0.1:6333')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import uuid5
@@ -11,12 +11,14 @@ from uuid import uuid5
 from pydantic import Field, ValidationError
 
 from consolidator import secrets
+from consolidator.echoes import Echoes
 from consolidator.errors import Conflict, EmbedderUnavailable, InvalidInput
 from consolidator.models import Kind, Memory, MemoryState, Retained, Tags, Time, Trust, Value, Vector, scope_key
 from consolidator.parts import Parts
 from consolidator.planning import NAMESPACE
 from consolidator.points import memory_of, memory_point
 from consolidator.ports import ABSENT, Equals, Point, PutOutcome
+from consolidator.tripwires import suspicion
 from consolidator.words import split
 
 log = logging.getLogger("consolidator.retention")
@@ -27,13 +29,16 @@ TICK = timedelta(microseconds=1)
 
 
 class RetainPolicy(Value):
-    """max_text: characters of one text. part: longer texts are split at sentence borders. future: of an event time."""
+    """max_text: characters of one text. part: longer texts are split at sentence borders. future: of an event time. quarantine:
+    texts of tools and agents that look like orders are held until a person releases them; they are kept and found all the same.
+    """
 
     max_text: int = Field(default=16_384, ge=1)
     part: int = Field(default=4_000, ge=100)
     max_items: int = Field(default=1_000, ge=1)
     future: timedelta = timedelta(days=1)
     secrets: Literal["redact", "reject", "off"] = "redact"
+    quarantine: bool = True
 
 
 class Item(Value):
@@ -122,8 +127,9 @@ def _metadata_problem(value: Any, depth: int = 0) -> str | None:
 class Retainer:
     """Keeps texts of one deployment."""
 
-    def __init__(self, parts: Parts, policy: RetainPolicy) -> None:
+    def __init__(self, parts: Parts, policy: RetainPolicy, echoes: Echoes) -> None:
         self._parts = parts
+        self._echoes = echoes
         self._policy = policy
         self._last = datetime.min.replace(tzinfo=UTC)
 
@@ -135,16 +141,31 @@ class Retainer:
         memories = await self._numbered(bank, self._split(bank, items, now))
         known = {point.id: memory_of(bank, point) for point in await self._parts.memories.get(bank, [m.id for m in memories])}
         fresh = list({m.id: m for m in memories if m.id not in known}.values())
+        echoes = await self._echoes.among(bank, [m.text for m in fresh])
+        fresh = [m.model_copy(update={"echo": echo}) for m, echo in zip(fresh, echoes, strict=True)]
         vectors = await self._vectors(fresh)
         if vectors is None:
             fresh = [m.model_copy(update={"state": MemoryState.UNEMBEDDED}) for m in fresh]
+        doubts = {m.id: doubt for m in fresh if (doubt := self._doubt(m))}
+        fresh = [m.model_copy(update={"state": MemoryState.HELD}) if m.id in doubts else m for m in fresh]
         points = [memory_point(m, vectors[n] if vectors else None) for n, m in enumerate(fresh)]
         written = await self._stored(bank, points)
+        await self._hold(bank, doubts)
         kept = known | {m.id: m for m in fresh}
         log.info("retained", extra={"action": "retained", "new": written, "known": len(known)})
         return Retained(
-            memories=tuple(kept[m.id] for m in memories), new=written, embedded=vectors is not None, redacted=redacted
+            memories=tuple(kept[m.id] for m in memories), new=written, embedded=vectors is not None, redacted=redacted,
+            held=len(doubts),
         )
+
+    def _doubt(self, memory: Memory) -> str | None:
+        trusted = memory.trust >= Trust.USER or not self._policy.quarantine
+        return None if trusted else suspicion(memory.spoken)
+
+    async def _hold(self, bank: str, doubts: Mapping[str, str]) -> None:
+        """The reasons; the state stands on the memories already."""
+        for memory, doubt in doubts.items():
+            await self._parts.ledger.hold(bank, [memory], reason=doubt, at=self._parts.clock())
 
     async def _guarded(self, bank: str, items: list[Item]) -> tuple[list[Item], int]:
         if self._policy.secrets == "off":

@@ -44,6 +44,7 @@ class ScriptedChatModel:
 
     def __init__(self, answers: Iterable[Answer] | Callable[[ChatRequest], Answer], *, name: str = "scripted") -> None:
         self.name = name
+        self.endpoint = name
         self.requests: list[ChatRequest] = []
         self.closed = False
         self._answer = answers if callable(answers) else _one_after_another(answers)

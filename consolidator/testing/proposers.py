@@ -15,6 +15,7 @@ class ScriptedProposer:
 
     def __init__(self, answers: Iterable[Answer] = ()) -> None:
         self.name = "script"
+        self.endpoint = ""
         self.batches: list[Batch] = []
         self._answers = iter(answers)
 

@@ -301,6 +301,14 @@ class VectorStoreContract(RefusalContract):
         assert ([it.id for it in oldest.points], oldest.after) == ([number(3)], None)
         assert [it.id for it in surest.points] == [number(n) for n in (3, 2, 1)]
 
+    async def test_tenants_are_counted_across_banks(self, store: VectorStore) -> None:
+        assert await store.tenants([Equals("state", "live")]) == {}
+        await store.put("alice", [point(n, state="live" if n % 2 else "gone") for n in range(1, 6)])
+        await store.put("bob", [point(n, state="gone") for n in (11, 12)])
+        assert await store.tenants([Equals("state", "live")]) == {"alice": 3}
+        assert await store.tenants([AnyOf("state", ("live", "gone"))]) == {"alice": 5, "bob": 2}
+        assert await store.tenants([AnyOf("state", ())]) == {}
+
     async def test_facet_counts_points_for_each_value(self, store: VectorStore) -> None:
         await store.put("alice", [point(1, tags=["a", "b"]), point(2, tags=["b"]), point(3, tags=[]), point(4)])
         assert await store.facet("alice", "tags") == {"b": 2, "a": 1}

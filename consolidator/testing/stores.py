@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from operator import ge, gt, le, lt
+from operator import ge, gt, le, lt, mul
 from typing import Any
 
 from consolidator import checks
@@ -41,7 +41,9 @@ _K, _B, _MEAN_LENGTH = 1.2, 0.75, 32.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class Record:
+    """A point as it is kept: its payload in stored form, its vector normalised, its words counted."""
+
     bank: str
     payload: dict[str, Any]
     dense: Vector | None
@@ -85,11 +87,11 @@ def _holds(id: str, payload: Mapping[str, Any], condition: Condition) -> bool:
 
 
 class MemoryCollection:
-    """`VectorStore` in a dictionary. Nothing survives the process."""
+    """`VectorStore` in a mapping, by default a dictionary: nothing survives the process. No verb waits for anything."""
 
-    def __init__(self, spec: CollectionSpec) -> None:
+    def __init__(self, spec: CollectionSpec, records: MutableMapping[str, Record] | None = None) -> None:
         self._spec = spec
-        self._records: dict[str, _Record] = {}
+        self._records: MutableMapping[str, Record] = {} if records is None else records
         self._closed = False
 
     async def ensure(self, spec: CollectionSpec) -> None:
@@ -106,7 +108,7 @@ class MemoryCollection:
             outcomes.append(checks.decide(self._stored(point.id), bank, expect))
             if outcomes[-1] is PutOutcome.WRITTEN:
                 dense = None if point.dense is None else _normalised(point.dense)
-                self._records[point.id] = _Record(bank, dict(point.payload), dense, _words(point.lexical))
+                self._records[point.id] = Record(bank, dict(point.payload), dense, _words(point.lexical))
         return outcomes
 
     async def get(self, bank: str, ids: Sequence[str], *, vectors: bool = False) -> list[Point]:
@@ -150,6 +152,11 @@ class MemoryCollection:
             held.update(set(_values(self._records[id].payload, key)))
         return dict(sorted(held.items(), key=lambda item: (-item[1], item[0]))[:limit])
 
+    async def tenants(self, where: Where, *, limit: int = 1000) -> dict[str, int]:
+        checks.check_limit(limit)
+        held = {bank: len(self._matching(bank, where)) for bank in sorted({record.bank for record in self._records.values()})}
+        return {bank: n for bank, n in held.items() if n}
+
     async def patch(self, bank: str, id: str, changes: Mapping[str, Any], *, expect: int) -> bool:
         return self._patch(bank, id, changes, expect, None)
 
@@ -180,7 +187,7 @@ class MemoryCollection:
         record = self._records.get(id)
         return None if record is None else {"bank": record.bank, "rev": record.payload["rev"]}
 
-    def _mine(self, bank: str, id: str) -> _Record | None:
+    def _mine(self, bank: str, id: str) -> Record | None:
         record = self._records.get(id)
         return record if record is not None and record.bank == bank else None
 
@@ -202,7 +209,7 @@ class MemoryCollection:
         if record is None or record.payload["rev"] != expect:
             return False
         vector = record.dense if dense is None else _normalised(dense)
-        self._records[id] = _Record(bank, checks.patched(record.payload, sound, expect + 1), vector, record.words)
+        self._records[id] = Record(bank, checks.patched(record.payload, sound, expect + 1), vector, record.words)
         return True
 
     def _ranked(self, bank: str, leg: Leg) -> list[Found]:
@@ -217,7 +224,7 @@ class MemoryCollection:
     def _near(self, ids: Iterable[str], query: Vector) -> dict[str, float]:
         unit = _normalised(query)
         vectors = ((id, self._records[id].dense) for id in ids)
-        return {id: sum(x * y for x, y in zip(unit, dense, strict=True)) for id, dense in vectors if dense is not None}
+        return {id: sum(map(mul, unit, dense)) for id, dense in vectors if dense is not None}
 
     def _worded(self, bank: str, ids: Iterable[str], query: str) -> dict[str, float]:
         corpus = [record.words for record in self._records.values() if record.bank == bank and record.words]
@@ -234,7 +241,7 @@ def _bm25(words: Counter[str], rarity: Mapping[str, float]) -> float:
     return sum(rare * words[word] * (_K + 1) / (words[word] + _K * length) for word, rare in rarity.items() if words[word])
 
 
-def _in_order(records: Mapping[str, _Record], ids: Iterable[str], key: str, descending: bool) -> list[str]:
+def _in_order(records: Mapping[str, Record], ids: Iterable[str], key: str, descending: bool) -> list[str]:
     held = ((id, values[0]) for id in ids if (values := _values(records[id].payload, key)))
     by_id = sorted(held)
     return [id for id, _ in sorted(by_id, key=lambda item: item[1], reverse=descending)]

@@ -121,6 +121,11 @@ class EdgeCollection:
         sound = checks.sound_where(self._spec, where)
         return {} if sound is None else await self._writer.run(lambda: self._shard.facet(key, limit, bank_filter(bank, sound)))
 
+    async def tenants(self, where: Where, *, limit: int = 1000) -> dict[str, int]:
+        checks.check_limit(limit)
+        sound = checks.sound_where(self._spec, where)
+        return {} if sound is None else await self._writer.run(lambda: self._shard.facet("bank", limit, bank_filter(None, sound)))
+
     async def patch(self, bank: str, id: str, changes: Mapping[str, Any], *, expect: int) -> bool:
         checks.check_bank(bank)
         checks.check_ids([id])

@@ -36,9 +36,9 @@ def _range_of(condition: Range) -> q.RangeFloat | q.RangeDateTime:
     return q.RangeDateTime(**times) if times else q.RangeFloat(**numbers)
 
 
-def bank_filter(bank: str, where: Where = ()) -> q.Filter:
-    """The bank and every condition."""
-    must: list[q.ConditionType] = [q.FieldCondition("bank", match=q.MatchValue(bank))]
+def bank_filter(bank: str | None, where: Where = ()) -> q.Filter:
+    """The bank, where one is given, and every condition."""
+    must: list[q.ConditionType] = [q.FieldCondition("bank", match=q.MatchValue(bank))] if bank is not None else []
     must += [condition_of(condition) for condition in where if not isinstance(condition, Not)]
     must_not: list[q.ConditionType] = [condition_of(condition.condition) for condition in where if isinstance(condition, Not)]
     return q.Filter(must=must, must_not=must_not or None)

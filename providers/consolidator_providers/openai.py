@@ -120,6 +120,7 @@ class OpenAIChat:
         extra_body: Mapping[str, Any] | None,
     ) -> None:
         self.name = f"openai:{model}"
+        self.endpoint = f"{client.base_url} {model}"
         self._client = client
         self._model = model
         self._deadline = deadline

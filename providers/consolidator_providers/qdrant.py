@@ -133,7 +133,14 @@ class QdrantCollection:
         sound = checks.sound_where(self._spec, where)
         if sound is None:
             return {}
-        within = bank_filter(bank, sound)
+        return await self._facet(key, bank_filter(bank, sound), limit)
+
+    async def tenants(self, where: Where, *, limit: int = 1000) -> dict[str, int]:
+        checks.check_limit(limit)
+        sound = checks.sound_where(self._spec, where)
+        return {} if sound is None else await self._facet("bank", bank_filter(None, sound), limit)
+
+    async def _facet(self, key: str, within: models.Filter, limit: int) -> dict[str, int]:
         answer = await self._calls.read(
             lambda: self._client.facet(self._name, key, within, limit=limit, exact=True, timeout=self._timeout)
         )

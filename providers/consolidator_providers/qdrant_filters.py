@@ -36,9 +36,9 @@ def _range_of(condition: Range) -> models.Range | models.DatetimeRange:
     return models.DatetimeRange(**times) if times else models.Range(**numbers)
 
 
-def bank_filter(bank: str, where: Where = ()) -> models.Filter:
-    """The bank and every condition."""
-    must: list[Any] = [models.FieldCondition(key="bank", match=models.MatchValue(value=bank))]
+def bank_filter(bank: str | None, where: Where = ()) -> models.Filter:
+    """The bank, where one is given, and every condition."""
+    must: list[Any] = [models.FieldCondition(key="bank", match=models.MatchValue(value=bank))] if bank is not None else []
     must += [condition_of(condition) for condition in where if not isinstance(condition, Not)]
     must_not = [condition_of(condition.condition) for condition in where if isinstance(condition, Not)]
     return models.Filter(must=must, must_not=must_not or None)

@@ -86,3 +86,12 @@ def test_uncited_origins() -> None:
     others = {"m5": "Tobias: the clinic is in Southmead", "m6": "Maren: lovely weather"}
     assert uncited_origins("Tobias has a clinic at Southmead.", ["Tobias: I have news"], others) == ["m5"]
     assert uncited_origins("Tobias has news.", ["Tobias: I have news"], others) == []
+
+
+def test_a_date_that_was_reckoned_comes_from_nobody_else() -> None:
+    told = datetime(2026, 5, 4, 9, tzinfo=UTC)  # a Monday
+    others = {"m5": "The lease runs until 2 September 2026.", "m6": "We met in May, on a Saturday."}
+    moved = "Tobias moved to Easton on Saturday, 2 May 2026."
+    assert uncited_origins(moved, ["Tobias: I moved to Easton two days ago"], others, [told]) == []
+    ends = "Tobias has his flat in Easton until 2 September 2026."
+    assert uncited_origins(ends, ["Tobias: I have a flat in Easton"], others, [told]) == ["m5"]

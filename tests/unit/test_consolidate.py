@@ -12,7 +12,7 @@ from consolidator.consolidation import ConsolidationPolicy
 from consolidator.engine import Bank
 from consolidator.errors import BadReply, ModelRefused, ModelTooLong, ModelUnavailable
 from consolidator.models import MemoryState, Observation, ObservationState, Trust
-from consolidator.proposals import Action, Batch, NothingDurable, Proposal
+from consolidator.proposals import Batch, NothingDurable, Proposal
 from consolidator.testing import ManualClock, ScriptedProposer
 from consolidator.testing.proposers import nothing_durable, word_for_word
 from tests.script import Teller, create, delete, plan, update
@@ -171,14 +171,34 @@ async def test_e25_much_proof_is_not_deleted_on_the_word_of_one(bank: Bank, say:
     assert len(await bank.observations()) == 1
 
 
-@pytest.mark.parametrize("action", [update("o1", "Alice sold the house."), delete("o1")])
-async def test_low_trust_changes_nothing_that_higher_trust_said(bank: Bank, say: Say, action: Action, believe: Believe) -> None:
+async def test_low_trust_deletes_nothing_that_higher_trust_said(bank: Bank, say: Say, believe: Believe) -> None:
     await believe("Alice owns the house.")
     await bank.retain("Alice sold the house.", source="web", trust=Trust.TOOL)
-    say(plan(action))
+    say(plan(delete("o1")))
     report = await bank.consolidate()
     assert report.skipped == 1
     assert [o.text for o in await bank.observations()] == ["Alice owns the house."]
+
+
+async def test_low_trust_overwrites_nothing_that_higher_trust_said(bank: Bank, say: Say, believe: Believe) -> None:
+    """What it says stands beside, names what it contradicts, and is never put before it for being newer."""
+    old = await believe("Alice owns the house.")
+    for source in ("web", "another page"):  # the second one supports the first: still no third observation
+        await bank.retain("Alice sold the house.", source=source, trust=Trust.TOOL)
+        say(lambda batch: plan(update(alias_of(batch, old), "Alice sold the house.")))
+        await bank.consolidate()
+    kept, contested = sorted(await bank.observations(), key=lambda o: o.text)
+    assert (kept.text, kept.version, kept.evidence) == ("Alice owns the house.", 1, old.evidence)
+    assert (contested.text, contested.contests, contested.proof_count) == ("Alice sold the house.", old.id, 2)
+    hits = {hit.id: hit for hit in await bank.recall("Who owns the house of Alice?")}
+    assert hits[old.id].superseded_by is None
+    assert "contradicts what a more trusted source said" in hits[contested.id].line
+    await bank.forget(source="s0")  # what it was said against is gone, and with it the text that restates it
+    assert [o.text for o in await bank.observations()] in ([], ["Alice sold the house."])
+
+
+def alias_of(batch: Batch, observation: Observation) -> str:
+    return next(c.alias for c in batch.candidates if c.observation.id == observation.id)
 
 
 async def test_g21_a_correction_leaves_the_old_evidence_as_contradiction(bank: Bank, say: Say, believe: Believe) -> None:
@@ -286,7 +306,7 @@ async def test_a_batch_that_fails_is_halved_and_a_poison_memory_parked(
         await bank.consolidate()
     assert {o.text for o in await bank.observations()} == {"good one", "good two", "good three"}
     (row,) = await bank.parked()
-    assert (row.attempts, row.parked) == (5, True)
+    assert (row.attempts, row.state) == (5, "parked")
     stats = await bank.stats()
     assert (stats.parked, stats.pending, stats.last_error) == (1, 0, str(error))
     assert await bank.memory(row.memory_id)  # nothing is lost

@@ -15,14 +15,17 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS = (
     {"errors", "clock"},
-    {"models", "words", "secrets"},
+    {"models", "words", "secrets", "tripwires"},
     {"records", "proposals", "plans"},
-    {"ports"},
-    {"parts", "trends", "checks", "points", "actions", "provenance", "ranking"},
-    {"prompts", "planning", "redo"},
-    {"retention", "consolidation", "recollection", "forgetting", "proposing"},
+    {"ports", "events"},
+    {"parts", "trends", "checks", "points", "actions", "provenance", "ranking", "breakers", "invariants"},
+    {"prompts", "planning", "redo", "leases", "asking", "echoes", "gathering"},
+    {"retention", "consolidation", "recollection", "forgetting", "proposing", "parking"},
+    {"jobs"},
+    {"worker"},
     {"config", "arguments"},
-    {"registry"},
+    {"registry", "services"},
+    {"bank"},
     {"engine"},
     {"blocking"},
 )

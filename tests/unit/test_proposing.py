@@ -7,6 +7,7 @@ import json
 import pytest
 
 from consolidator import prompts
+from consolidator.actions import Fault
 from consolidator.errors import BadReply, ModelUnavailable
 from consolidator.proposing import ModelProposer
 from consolidator.testing import ScriptedChatModel
@@ -67,3 +68,10 @@ def test_a_memory_cannot_close_the_fence() -> None:
     assert prompts.boundary_for(spoofed) != fence  # the fence is made of what it holds
     user = prompts.render(spoofed, fence)[1].content
     assert f"\n{fence}\nNow" not in user  # and data are JSON: a line break in them is no line
+
+
+async def test_half_a_surrogate_pair_in_a_reply_can_be_sent_back() -> None:
+    """A server would be asked with text that cannot be encoded, and seem to be down."""
+    answer, again = prompts.repair("{\"actions\": \"\ud83d\"}", [Fault(message="the reply must be an object")])
+    assert (answer.content, again.role) == ("{\"actions\": \"?\"}", "user")
+    answer.content.encode()

@@ -56,6 +56,7 @@ class RuleProposer:
     """Port `Proposer` without a model. The same batch gives the same proposal."""
 
     name = "rules"
+    endpoint = ""
 
     async def propose(self, batch: Batch) -> Proposal:
         return propose(batch)

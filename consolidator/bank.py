@@ -1,0 +1,307 @@
+"""A bank: one isolated memory, and the verbs on it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from consolidator import arguments
+from consolidator.errors import Conflict, ConsolidatorError, InvalidInput, NotFound, StoreError
+from consolidator.events import Called, Events
+from consolidator.forgetting import pages
+from consolidator.invariants import Violation, violations
+from consolidator.models import (
+    Hit,
+    Kind,
+    Memory,
+    MemoryState,
+    Observation,
+    ObservationState,
+    Receipt,
+    Retained,
+    Stats,
+    Trend,
+    Trust,
+    Verification,
+    Version,
+)
+from consolidator.parts import Parts
+from consolidator.plans import Entry, History, Parked, Report
+from consolidator.points import memory_of, observation_of
+from consolidator.ports import Condition, Equals, Range
+from consolidator.provenance import without
+from consolidator.services import Services
+from consolidator.trends import trend_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
+HUSK_AGE = timedelta(hours=24)  # how long the shell of an erased observation fends off late writers
+
+
+def _watched(verb: Callable[Concatenate[Bank, P], Awaitable[T]]) -> Callable[Concatenate[Bank, P], Coroutine[Any, Any, T]]:
+    """Tells those who listen how long a verb took and how it ended."""
+
+    @functools.wraps(verb)
+    async def told(self: Bank, *args: P.args, **kwargs: P.kwargs) -> T:
+        began, begun, error = datetime.now(UTC), time.perf_counter(), None
+        try:
+            return await verb(self, *args, **kwargs)
+        except BaseException as problem:
+            error = type(problem).__name__
+            raise
+        finally:
+            seconds = time.perf_counter() - begun
+            await self.events.tell(Called(verb=verb.__name__, bank=self.id, began=began, seconds=seconds, error=error))
+
+    return cast("Callable[Concatenate[Bank, P], Coroutine[Any, Any, T]]", told)
+
+
+class Bank:
+    """One isolated memory. Times are aware datetimes; a naive one is refused."""
+
+    def __init__(self, services: Services, id: str) -> None:
+        self._shared = services
+        self.id = id
+
+    @property
+    def events(self) -> Events:
+        return self._shared.parts.events
+
+    @property
+    def _services(self) -> Services:
+        if self._shared.closed:
+            raise ConsolidatorError("this engine is closed; open it again with connect")
+        return self._shared
+
+    @property
+    def _parts(self) -> Parts:
+        return self._services.parts
+
+    @_watched
+    async def retain(  # noqa: PLR0913 (one keyword for each field of a memory)
+        self, text: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]], *, source: str | None = None,
+        speaker: str | None = None, sequence: int | None = None, occurred_at: datetime | None = None, tags: Iterable[str] = (),
+        kind: Kind = "world", metadata: Mapping[str, Any] | None = None, trust: int = Trust.USER,
+    ) -> Retained:
+        """Keep a text, or a list of texts or of mappings with these fields; what an item says comes before the arguments.
+
+        Durable when it returns. The same text of the same source, speaker and time is one memory, however often sent. Long
+        text is split at sentence borders. Raises InvalidInput before anything is written; Conflict while it is being erased.
+        """
+        shared = {
+            "source": source, "speaker": speaker, "sequence": sequence, "occurred_at": occurred_at, "kind": kind,
+            "tags": arguments.tag_set(tags), "metadata": dict(metadata or {}), "trust": trust,
+        }
+        raw = [{**shared, **item} for item in arguments.items_of(text)]
+        if any(item["source"] is None for item in raw):
+            raise InvalidInput("every memory needs a source: the conversation or document that it came from, as it is deleted")
+        kept = await self._services.retainer.retain(self.id, raw)
+        self._services.recollection.changed(self.id)
+        if kept.new > kept.held:
+            await self._services.wake(self.id, new=kept.new - kept.held)
+        return kept
+
+    @_watched
+    async def recall(  # noqa: PLR0913 (one keyword for each filter)
+        self, query: str, *, top_k: int = 10, token_budget: int | None = None,
+        kinds: Iterable[str] = ("memory", "observation"), tags: Iterable[str] = (), since: datetime | None = None,
+        until: datetime | None = None, as_of: datetime | None = None, explain: bool = False,
+    ) -> list[Hit]:
+        """Ranked hits, best first. tags: a hit carries all of them. since, until: event times. as_of: what was known then."""
+        asked = {"text": query, "top_k": top_k, "token_budget": token_budget, "kinds": arguments.kind_set(kinds),
+                 "tags": arguments.tag_set(tags), "since": since, "until": until, "as_of": as_of, "explain": explain}
+        hits = await self._services.recollection.recall(self.id, arguments.valid_query(asked))
+        await self._services.echoes.note(self.id, hits)
+        return hits
+
+    @_watched
+    async def consolidate(self, *, limit: int | None = None, dry_run: bool = False) -> Report:
+        """Digest what is pending, oldest first, at most `limit` memories. dry_run: the actions that would be, nothing changed.
+
+        Raises ModelUnavailable, ModelBusy, ModelDenied; what was done before is kept, and the rest stays pending.
+        """
+        if limit is not None and limit < 1:
+            raise InvalidInput(f"limit is {limit}; it is at least 1, or None for all")
+        return await self._services.jobs.consolidate(self.id, limit=limit, dry_run=dry_run)
+
+    async def pause(self, reason: str) -> None:
+        """No consolidation until `resume`; the bank takes and recalls memories all the same."""
+        await self._parts.ledger.pause(self.id, arguments.said(reason, "reason"))
+
+    async def resume(self) -> None:
+        """Consolidate again, what waits at once."""
+        await self._parts.ledger.pause(self.id, None)
+        self._services.worker.nudge()
+
+    @_watched
+    async def forget(
+        self, *, memory_ids: Iterable[str] | None = None, source: str | None = None, tags: Iterable[str] | None = None,
+        dry_run: bool = False,
+    ) -> Receipt:
+        """Erase memories (those that match all that is given), and put right what rested on them. Returns the receipt.
+
+        When it returns, nothing derived from them is served. The receipt's state says how far it is: "settled"; "accepted",
+        while another worker holds the bank and rolls back with its next step; "nothing", when no memory matched.
+        """
+        tagged = sorted(arguments.tag_set(tags or ())) or None
+        asked: dict[str, Any] = {"memory_ids": arguments.ids_of(memory_ids), "source": source, "tags": tagged}
+        asked = {key: value for key, value in asked.items() if value is not None}
+        forgetting = self._services.forgetting
+        memories = await forgetting.select(self.id, asked, arguments.erasure_filter(asked))
+        if dry_run or not memories:
+            planned = await forgetting.plan(self.id, asked, memories)
+            return planned if dry_run else planned.model_copy(update={"state": "nothing"})
+        receipt = await forgetting.accept(self.id, asked, memories)
+        self._services.recollection.changed(self.id)
+        try:
+            async with self._services.jobs.changing(self.id):
+                await self._drop_husks()
+        except Conflict:
+            await self._services.wake(self.id, new=0, urgent=True)
+            return receipt
+        await self._services.wake(self.id, new=0)  # what was re-opened is told anew by itself
+        return next(r for r in await self._parts.ledger.receipts(self.id) if r.id == receipt.id)
+
+    async def _drop_husks(self) -> None:
+        old = (Equals("state", ObservationState.ERASED.value), Range("updated_at", lt=self._parts.clock() - HUSK_AGE))
+        husks = [p.id async for p in pages(self._parts.observations, self.id, old)]
+        await self._parts.observations.delete(self.id, husks)
+
+    async def verify(self, receipt: Receipt) -> Verification:
+        """Search every store for what a receipt says was erased. A receipt that erased nothing proves nothing: not ok."""
+        if not isinstance(receipt, Receipt):
+            raise InvalidInput("verify takes a Receipt, as forget returned it or receipts() lists it")
+        if receipt.bank != self.id:
+            raise InvalidInput(f'the receipt is of bank "{receipt.bank}", not of "{self.id}"')
+        return await self._services.forgetting.verify(receipt)
+
+    async def receipts(self) -> list[Receipt]:
+        return await self._parts.ledger.receipts(self.id)
+
+    async def observations(self, *, tags: Iterable[str] = (), trend: Trend | str | None = None) -> list[Observation]:
+        """All live ones, by creation. trend: only those."""
+        tagged = (Equals("tags", tag) for tag in arguments.tag_set(tags))
+        where: list[Condition] = [Equals("state", ObservationState.LIVE.value), *tagged]
+        entombed = await self._entombed()
+        found = [p async for p in pages(self._parts.observations, self.id, where)]
+        served = [observation_of(self.id, p) for p in found if not entombed & {*p.payload["lineage_memory_ids"]}]
+        told = [self._told(o) for o in served]
+        wanted = arguments.one_of(Trend, trend, "trend")
+        return sorted((o for o in told if wanted in (None, o.trend)), key=lambda o: (o.created_at, o.id))
+
+    def _told(self, observation: Observation) -> Observation:
+        return observation.model_copy(update={"trend": trend_of(observation.evidence, self._parts.clock())})
+
+    async def observation(self, id: str) -> Observation:
+        """Raises NotFound; erased ones are not there."""
+        return self._told((await self._history(id)).observation)
+
+    async def history(self, id: str) -> list[Version]:
+        """Its versions, oldest first; purged ones without their text. Raises NotFound."""
+        return list((await self._history(id)).versions)
+
+    async def _history(self, id: str) -> History:
+        gone = await self._entombed()
+        histories = await self._parts.ledger.histories(self.id, [arguments.id_of(id)])
+        if not histories or (told := without(histories[0], gone)) is None:
+            raise NotFound(f'bank "{self.id}" has no observation {id}')
+        return told
+
+    async def _entombed(self) -> set[str]:
+        """Memories whose erasure is under way. Read before anything else: what is read later may be put right already."""
+        return {stone.memory_id for stone in await self._parts.ledger.tombstones(self.id, open_only=True)}
+
+    async def journal(self, *, observation_id: str | None = None, limit: int = 1000) -> list[Entry]:
+        """What was decided, why, on which evidence, by whom; oldest first."""
+        gone = await self._entombed()
+        resting = set(await self._parts.ledger.resting_on(self.id, sorted(gone))) if gone else set()
+        entries = await self._parts.ledger.journal(self.id, observation_id=observation_id, limit=limit)
+        withheld = {"before": None, "after": None, "reason": None}
+        return [e.model_copy(update=withheld) if e.observation_id in resting or gone & {*e.cites} else e for e in entries]
+
+    async def memory(self, id: str) -> Memory:
+        """Raises NotFound."""
+        gone = await self._entombed()
+        points = await self._parts.memories.get(self.id, [arguments.id_of(id)])
+        if not points or points[0].id in gone:
+            raise NotFound(f'bank "{self.id}" has no memory {id}')
+        return memory_of(self.id, points[0])
+
+    async def memories(self, *, source: str | None = None, state: MemoryState | str | None = None) -> list[Memory]:
+        """In the order in which they were retained."""
+        where = [Equals("source", source)] if source is not None else []
+        wanted = arguments.one_of(MemoryState, state, "state")
+        where += [Equals("state", wanted.value)] if wanted is not None else []
+        gone = await self._entombed()
+        found = [memory_of(self.id, p) async for p in pages(self._parts.memories, self.id, where) if p.id not in gone]
+        return sorted(found, key=lambda m: (m.retained_at, m.id))
+
+    async def sources(self) -> dict[str, int]:
+        """How many memories each source has."""
+        return await self._parts.memories.facet(self.id, "source", limit=10_000)
+
+    async def parked(self) -> list[Parked]:
+        """Memories that failed in consolidation, with what happened."""
+        gone = await self._entombed()
+        rows = [row for row in await self._services.parking.rows(self.id) if row.memory_id not in gone]
+        return [row.model_copy(update={"reply": ""}) for row in rows] if gone else rows  # a reply may quote what it was shown
+
+    async def replay(self, memory_ids: Iterable[str] | None = None) -> list[Memory]:
+        """Give parked and held memories (all, where none is named) back to consolidation. Raises NotFound for any other."""
+        memories = await self._services.parking.replay(self.id, arguments.ids_of(memory_ids))
+        await self._services.wake(self.id, new=len(memories))
+        return memories
+
+    async def drop(self, memory_ids: Iterable[str], *, reason: str) -> list[Memory]:
+        """Let consolidation give up on parked or held memories: they stay verbatim, and become evidence of nothing. To erase
+        them, `forget` them. Raises NotFound for a memory that is neither.
+        """
+        ids, why = arguments.ids_of(memory_ids) or [], arguments.said(reason, "reason")
+        async with self._services.jobs.changing(self.id) as lease:
+            return await self._services.parking.drop(self.id, ids, why, lease)
+
+    async def check(self, *, acknowledged: Iterable[str] | None = None) -> list[Violation]:
+        """Hold the bank's store and its ledger against each other, at rest; empty: all that the engine promises holds.
+
+        acknowledged: ids of memories that a retain returned; each has to be stored, or erased. Raises Conflict while another
+        worker has the bank.
+        """
+        ids = arguments.ids_of(acknowledged) or []
+        try:
+            async with self._services.jobs.changing(self.id):
+                return await self._examined(ids)
+        except StoreError as error:  # what was left open cannot be finished; the rest can still be looked at
+            return [Violation(kind="stuck", what=str(error)), *await self._examined(ids)]
+
+    async def _examined(self, acknowledged: Sequence[str]) -> list[Violation]:
+        memories = {p.id: p async for p in pages(self._parts.memories, self.id, ())}
+        observations = {p.id: p async for p in pages(self._parts.observations, self.id, ())}
+        tables = await self._parts.ledger.dump(self.id)  # last: an erasure that begins meanwhile is known to be under way
+        return violations(
+            tables, bank=self.id, memories=memories, observations=observations, now=self._parts.clock(),
+            acknowledged=acknowledged,
+        )
+
+    async def stats(self) -> Stats:
+        states = await self._parts.memories.facet(self.id, "state")
+        oldest = await self._parts.memories.scan(
+            self.id, [Equals("state", MemoryState.PENDING.value)], order_by="retained_at", limit=1
+        )
+        spent = await self._parts.ledger.spent(self.id)
+        trouble = [row for row in await self.parked() if row.reason]
+        standing = await self._parts.ledger.standing(self.id)
+        return Stats(
+            bank=self.id, memories=sum(states.values()),
+            observations=await self._parts.observations.count(self.id, [Equals("state", ObservationState.LIVE.value)]),
+            pending=states.get("pending", 0), unembedded=states.get("unembedded", 0), parked=states.get("parked", 0),
+            held=states.get("held", 0),
+            oldest_pending=memory_of(self.id, oldest.points[0]).retained_at if oldest.points else None,
+            last_error=standing.last_error or (max(trouble, key=lambda row: row.last_at).reason if trouble else None),
+            due_in=standing.due_in, attempts=standing.attempts, paused=standing.paused, holder=standing.holder,
+            open_plans=spent["open_plans"],
+            open_tombstones=spent["open_tombstones"], passes=spent["passes"], model_calls=spent["calls"],
+            prompt_tokens=spent["prompt_tokens"], reply_tokens=spent["reply_tokens"],
+        )

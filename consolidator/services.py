@@ -1,0 +1,68 @@
+"""What the handles of one engine share: the services, and the worker behind them."""
+
+from __future__ import annotations
+
+import logging
+
+from consolidator.asking import AskingPolicy
+from consolidator.config import Settings
+from consolidator.consolidation import Consolidation
+from consolidator.echoes import Echoes
+from consolidator.errors import ConsolidatorError
+from consolidator.forgetting import Forgetting
+from consolidator.jobs import Jobs
+from consolidator.parking import Parking
+from consolidator.parts import Parts
+from consolidator.recollection import Recollection
+from consolidator.retention import Retainer
+from consolidator.worker import Worker
+
+log = logging.getLogger("consolidator.services")
+
+MANY = 100  # texts at once are an import: it waits behind conversations
+IN_PROCESS = ("edge", "memory")  # stores that no other process can have open
+GRACE = 5.0  # seconds that a closing application waits for a pass under way
+
+
+class Services:
+    """Made with the engine, and closed with it."""
+
+    def __init__(self, parts: Parts, settings: Settings) -> None:
+        asking = AskingPolicy(
+            deadline=settings.worker.pass_deadline, budget_tokens_day=settings.model.budget_tokens_day,
+            breaker=settings.model.breaker,
+        )
+        self.parts = parts
+        self.closed = False
+        self.echoes = Echoes(parts)
+        self.retainer = Retainer(parts, settings.retain, self.echoes)
+        self.recollection = Recollection(parts, settings.recall)
+        self.forgetting = Forgetting(parts)
+        self.parking = Parking(parts)
+        self.jobs = Jobs(
+            parts, settings.worker, retainer=self.retainer, forgetting=self.forgetting,
+            consolidation=Consolidation(parts, settings.consolidation, asking),
+        )
+        self.worker = Worker(parts, settings.worker, self.jobs, alone=settings.store.kind in IN_PROCESS)
+        self._worker = settings.worker
+        self._batch = settings.consolidation.batch
+
+    async def wake(self, bank: str, *, new: int, urgent: bool = False) -> None:
+        """Ask for a pass. The asking may be lost, for the sweep finds what is pending: so it never fails a retain."""
+        priority = 0 if urgent else 9 if new > MANY else 5
+        try:
+            await self.parts.ledger.wake(
+                bank, new=new, delay=0.0 if urgent else self._worker.debounce, at_most=self._worker.max_delay,
+                batch=self._batch, priority=priority,
+            )
+        except ConsolidatorError as error:
+            log.warning("wake_lost", extra={"action": "wake_lost", "error": type(error).__name__})
+        self.worker.nudge()
+
+    async def close(self) -> None:
+        """Closing twice is harmless."""
+        if not self.closed:
+            self.closed = True
+            await self.worker.stop(min(GRACE, self._worker.shutdown))
+            await self.echoes.settled()
+            await self.parts.close()
