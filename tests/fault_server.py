@@ -174,7 +174,26 @@ def form_in(*forms: str) -> Callable[[Body], bool]:
 NO_FORMAT = unsupported("response_format", "This response_format type is unavailable now")
 VAGUE = fails(400, message="Request contains an invalid argument")
 
+def decides(*actions: dict[str, Any], nothing: tuple[str, ...] = ()) -> str:
+    """A completion of the consolidation prompt; an action's missing fields are those of a create from m1."""
+    whole = {"reason": "told", "op": "create", "observation": None, "change": None, "confidence": 0.8, "evidence": ["m1"]}
+    filled = [{**whole, "text": "Alice lives in Berlin.", **action} for action in actions]
+    declared = [{"memory": memory, "reason": "greeting"} for memory in nothing]
+    return completion(json.dumps({"actions": filled, "nothing_durable": declared}))
+
+
 MODES: dict[str, Mode] = {
+    "decides": says(decides({})),
+    "decides-after-repair": first(1, says(decides({"evidence": ["m7"]})), says(decides({}))),
+    "unknown-memory": says(decides({"evidence": ["m7"]})),
+    "unknown-observation": says(decides({"op": "update", "change": "refine", "observation": "o9"})),
+    "nan-confidence": says(decides({"confidence": float("nan")})),
+    "boolean-confidence": says(decides({"confidence": True})),
+    "no-evidence": says(decides({"evidence": []})),
+    "too-long": says(decides({"text": "word " * 40})),
+    "unaccounted": says(decides()),
+    "prose": says(completion("I am sorry, I cannot find anything to do here.")),
+    "cut": says(completion('{"actions": [{"op": "create", "text": "Alice lives in')),
     "good": good,
     "429-short": first(1, fails(429, code="rate_limit_exceeded", Retry_After="0.2")),
     "429-short-always": fails(429, code="rate_limit_exceeded", Retry_After="0.2"),
