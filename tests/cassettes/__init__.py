@@ -12,20 +12,35 @@ from consolidator.ports import Completion, Message
 from consolidator.prompts import digest_of
 
 
+def path_of(recording: str) -> Path:
+    """Lines of {key, user, answer}: the prompt's key, its last user message and what the model replied."""
+    return Path(__file__).parent / f"{recording}.jsonl"
+
+
+def key_of(messages: Sequence[Message]) -> str:
+    return digest_of(messages)[:16]
+
+
+def answers_of(recording: str) -> dict[str, str]:
+    """The answers by their prompts' keys."""
+    rows = map(json.loads, path_of(recording).read_text(encoding="utf-8").splitlines())
+    return {row["key"]: row["answer"] for row in rows}
+
+
 class ReplayedChatModel:
     """Answers from a recording, by the digest of the prompt."""
 
     name = "replayed"
+    endpoint = ""
 
     def __init__(self, recording: str) -> None:
-        path = Path(__file__).parent / f"{recording}.jsonl"
-        self._path = path
-        self._answers = {row["key"]: row["answer"] for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+        self._recording = path_of(recording).name
+        self._answers = answers_of(recording)
 
     async def complete(self, messages: Sequence[Message], *, schema: Mapping[str, Any], max_tokens: int) -> Completion:
-        key = digest_of(messages)[:16]
+        key = key_of(messages)
         if key not in self._answers:
-            raise ModelUnavailable(f"{self._path.name} has no answer to the prompt {key}: prompt or pass changed, record it anew")
+            raise ModelUnavailable(f"{self._recording} has no answer to the prompt {key}: prompt or pass changed, record it anew")
         return Completion(text=self._answers[key], model=self.name, prompt_tokens=sum(len(m.content) // 4 for m in messages))
 
     async def close(self) -> None:
