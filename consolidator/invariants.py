@@ -25,7 +25,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 WARNINGS: frozenset[Kind] = frozenset({"no_reason"})
 STATES = ("unembedded", "pending", "done", "parked", "held")
 OWED, ASIDE = ("unembedded", "pending"), ("parked", "held")
-DIGESTING = ("consolidate", "drop")  # plans that leave a memory done; the others give it back
+DIGESTING = ("consolidate", "drop")  # plans that leave a memory done; "forget" gives it back, "revise" does either
 FED = ("created", "contested", "updated", "reinforced")  # what makes a memory evidence
 PATIENCE = timedelta(hours=1)  # how long a memory may wait without anybody having been asked
 
@@ -199,7 +199,7 @@ def _kind(books: _Books, use: Row) -> str:
 
 def _digested(books: _Books, id: str, rev: int, uses: Sequence[Row]) -> Told:
     known = [row for row in uses if row["intent"] in books.plans]
-    if len(uses) != 1 or any(_kind(books, row) not in DIGESTING for row in known):
+    if len(uses) != 1 or any(_kind(books, row) not in (*DIGESTING, "revise") for row in known):
         by = ", ".join(f"a {_kind(books, row)} plan" for row in known) if len(uses) == 1 else f"{len(uses)} plans"
         yield "unconsumed", f"memory {id} is done at revision {rev}, consumed by {by}"
     elif known:

@@ -1,4 +1,5 @@
-"""Whether store and ledger hold what the outside was told, and nothing else. It knows the tables, and none of the engine's code.
+"""Whether store and ledger hold what the outside was told, and nothing else: what `consolidator.invariants` finds, and what only
+a witness can know.
 
 The ledger is read by plain SELECTs, the store through its port. A bank is checked at rest: after a pass that ended well.
 """
@@ -8,11 +9,16 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import NullPool, create_engine, inspect
+
+from consolidator import invariants
+from consolidator.invariants import of_bank
 from consolidator.ports import Point, Storage, VectorStore
 
 WORD = re.compile(r"word\d+x")
@@ -60,6 +66,14 @@ def read_ledger(path: Path) -> Tables:
         base.close()
 
 
+def read_database(url: str, names: Sequence[str] = ()) -> Tables:
+    """`read_ledger` for any database; names: only these tables."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
+    with engine.connect() as base:
+        found = {name: base.exec_driver_sql(f'SELECT * FROM "{name}"') for name in names or inspect(base).get_table_names()}
+        return {name: [dict(row) for row in rows.mappings()] for name, rows in found.items()}
+
+
 async def read_store(store: VectorStore, bank: str) -> dict[str, Point]:
     points: dict[str, Point] = {}
     after: str | None = None
@@ -75,13 +89,17 @@ def tombstoned(tables: Tables, bank: str) -> set[str]:
 
 
 async def violations(tables: Tables, storage: Storage, bank: str, witness: Witness) -> list[str]:
-    """Everything that is wrong, in words; empty when all holds."""
+    """Everything that is wrong, in words; empty when all holds. tables: of this bank, or of all."""
     memories, observations = await read_store(storage.memories, bank), await read_store(storage.observations, bank)
     witness.texts |= {id: str(point.payload["text"]) for id, point in memories.items()}
     witness.derived |= {str(point.payload.get("text", "")) for point in observations.values()}
-    view = _View(_of_bank(tables, bank), memories, observations, witness, tombstoned(tables, bank))
-    rules = (_kept, _gone, _consumed, _agreeing, _resting, _grounded, _erased)
-    return [problem for rule in rules for problem in rule(view)]
+    mine = of_bank(tables, bank, memories)
+    found = invariants.violations(
+        mine, bank=bank, memories=memories, observations=observations, now=datetime.now(UTC), acknowledged=witness.kept
+    )
+    view = _View(mine, memories, observations, witness, tombstoned(tables, bank))
+    rules = (_forgotten, _digested, _once, _told, _grounded, _erased)
+    return [it.what for it in found if not it.warning] + [problem for rule in rules for problem in rule(view)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,130 +114,46 @@ class _View:
         return [row for row in self.tables[table] if all(row[key] == value for key, value in equal.items())]
 
 
-def _of_bank(tables: Tables, bank: str) -> Tables:
-    """The rows of one bank; those without the column follow what they belong to."""
-    mine: Tables = {name: [row for row in rows if row.get("bank") == bank] for name, rows in tables.items()}
-    plans, heads = {row["id"] for row in mine["intent"]}, {row["id"] for row in mine["observation"]}
-    entries = {row["seq"] for row in mine["journal"]}
-    mine["use"] = [row for row in tables["use"] if row["intent"] in plans]
-    mine["cites"] = [row for row in tables["cites"] if row["seq"] in entries]
-    for table in ("evidence", "version", "lineage"):
-        mine[table] = [row for row in tables[table] if row["observation"] in heads]
-    return mine
-
-
-def _kept(view: _View) -> Iterator[str]:
-    for id in view.witness.kept - view.memories.keys() - view.gone:
-        yield f"memory {id} was acknowledged, and is neither stored nor tombstoned"
+def _forgotten(view: _View) -> Iterator[str]:
     for id in view.witness.forgotten - view.gone:
         yield f"memory {id} was acknowledged as forgotten, and has no tombstone"
 
 
-def _gone(view: _View) -> Iterator[str]:
-    for id in view.gone & view.memories.keys():
-        yield f"memory {id} is tombstoned, and stored"
-    for table in ("evidence", "lineage", "cites", "use", "parked"):
-        for row in view.tables[table]:
-            if row["memory"] in view.gone:
-                yield f"{table} names the tombstoned memory {row['memory']}"
-    for id, point in view.observations.items():
-        if _named(point) & view.gone:
-            yield f"observation {id} rests in the store on tombstoned memories"
-
-
-def _named(point: Point) -> set[str]:
-    return {*point.payload.get("evidence_memory_ids", ()), *point.payload.get("lineage_memory_ids", ())}
-
-
-def _consumed(view: _View) -> Iterator[str]:
-    """Each done memory was consumed by exactly one plan of consolidation since it last became pending, and had its effect."""
-    plans = {row["id"]: row for row in view.tables["intent"]}
-    for id, point in view.memories.items():
-        state, rev = point.payload["state"], point.payload["rev"]
-        used = {row["rev"]: plans[row["intent"]]["kind"] for row in view.rows("use", memory=id)}
-        if max(used, default=-1) >= rev:
-            yield f"memory {id} is at revision {rev} in the store, revision {max(used)} was consumed"
-        if state == "pending" and used.get(rev - 1, "forget") != "forget":
-            yield f"memory {id} is pending again though nothing re-opened it"
-        if state == "done":
-            yield from _effect(view, id, rev)
-
-
-def _effect(view: _View, id: str, rev: int) -> Iterator[str]:
-    consumed = view.rows("use", memory=id, rev=rev - 1)
-    if len(consumed) != 1:
-        yield f"memory {id} is done at revision {rev}, consumed by {len(consumed)} plans"
-        return
-    cited = {row["seq"] for row in view.rows("cites", memory=id, role="cited")}
-    told = [row for row in view.rows("journal", intent=consumed[0]["intent"]) if row["seq"] in cited]
-    if not told:
-        yield f"memory {id} is done, but neither cited nor declared in its plan"
-    for row in told:
-        if row["action"] in FED and not view.rows("evidence", observation=row["observation"], memory=id):
-            yield f"memory {id} {row['action']} {row['observation']}, and is no evidence of it"
-        why = view.rows("lineage", observation=row["observation"], memory=id, role="why")
-        if row["action"] == "deleted" and not why:
-            yield f"memory {id} retracted {row['observation']}, and nothing says so"
-    twice = Counter((row["action"], row["observation"]) for row in told if row["action"] in FED)
-    yield from (f"memory {id} was applied twice: {what}" for what, times in twice.items() if times > 1)
-
-
-def _agreeing(view: _View) -> Iterator[str]:
-    """The store's observations are the ledger's, and only those."""
-    heads = {row["id"]: row for row in view.tables["observation"]}
-    for id in view.observations.keys() - heads.keys():
-        yield f"observation {id} is stored, and unknown to the ledger"
-    for id, head in heads.items():
-        point = view.observations.get(id)
-        if head["state"] == "erased":
-            if point is not None and (point.payload["rev"] != head["rev"] or "text" in point.payload or _named(point)):
-                yield f"observation {id} is erased, and more than its husk is stored"
-        elif point is None:
-            yield f"observation {id} is not stored"
-        else:
-            yield from (f"observation {id}: {what} differs" for what in _differences(view, head, point.payload))
-
-
-def _differences(view: _View, head: Row, stored: Mapping[str, Any]) -> Iterator[str]:
-    yield from (key for key in ("rev", "version", "state", "confidence") if stored[key] != head[key])
-    (text,) = [row["text"] for row in view.rows("version", observation=head["id"], number=head["version"])] or [None]
-    if stored["text"] != text:
-        yield "text"
-    evidence = view.rows("evidence", observation=head["id"])
-    told = {(row["memory"], row["source"], row["since_version"], bool(row["supports"])) for row in evidence}
-    held = {(e["memory_id"], e["source"], e["since_version"], e["supports"]) for e in stored["evidence"]}
-    if told != held or {e["memory_id"] for e in stored["evidence"]} != set(stored["evidence_memory_ids"]):
-        yield "evidence"
-    if set(stored["evidence_sources"]) != {row["source"] for row in evidence}:
-        yield "proof"
-    lineage = view.rows("lineage", observation=head["id"], number=head["version"], role="text")
-    if set(stored["lineage_memory_ids"]) != {row["memory"] for row in lineage}:
-        yield "lineage"
-
-
-def _resting(view: _View) -> Iterator[str]:
-    """Nothing is left half done."""
-    planned = len(view.rows("intent", state="planned"))
-    if planned > 1:
-        yield f"{planned} plans are open at once"
-    for row in view.tables["intent"]:
-        if row["state"] != "closed" or row["body"] is not None:
-            yield f"the plan {row['id']} ({row['kind']}) is {row['state']}, not closed and empty"
-    for row in view.rows("tombstone", open=1):
-        yield f"the tombstone of {row['memory']} is open"
-    for row in view.rows("receipt", state="accepted"):
-        yield f"the receipt {row['id']} is not settled"
+def _digested(view: _View) -> Iterator[str]:
+    """The stand-in digests everything."""
     for id, point in view.memories.items():
         if point.payload["state"] not in ("pending", "done"):
             yield f"memory {id} is {point.payload['state']}"
 
 
+def _once(view: _View) -> Iterator[str]:
+    """Only the plan that consumed a memory rests on it: the stand-in cites no other."""
+    digesting = {row["id"] for row in view.rows("intent", kind="consolidate")}
+    maker = {row["seq"]: row["intent"] for row in view.tables["journal"] if row["intent"] in digesting}
+    used = {(row["memory"], row["intent"]) for row in view.tables["use"]}
+    cited = {(row["memory"], maker[row["seq"]]) for row in view.rows("cites", role="cited") if row["seq"] in maker}
+    for memory, plan in cited - used:
+        yield f"memory {memory} is cited by the plan {plan}, which did not consume it"
+
+
+def _told(view: _View) -> Iterator[str]:
+    """What the plan that consumed a memory last made of it was done once, and a retraction says why."""
+    plans = {row["memory"]: row["intent"] for row in sorted(view.tables["use"], key=lambda row: row["rev"])}
+    for id, point in view.memories.items():
+        cited = {row["seq"] for row in view.rows("cites", memory=id, role="cited")}
+        told = [row for row in view.rows("journal", intent=plans.get(id)) if row["seq"] in cited]
+        done = point.payload["state"] == "done"
+        for row in told:
+            why = view.rows("lineage", observation=row["observation"], memory=id, role="why")
+            if done and row["action"] == "deleted" and not why:
+                yield f"memory {id} retracted {row['observation']}, and nothing says so"
+        twice = Counter((row["action"], row["observation"]) for row in told if row["action"] in FED)
+        yield from (f"memory {id} was applied twice: {what}" for what, times in twice.items() if times > 1)
+
+
 def _grounded(view: _View) -> Iterator[str]:
-    """Every word of a text comes from a memory of its lineage; versions have no gaps; lineage is part of the evidence."""
+    """Every word of a text comes from a memory of its lineage, which is part of the evidence: the stand-in cites all it uses."""
     for head in view.tables["observation"]:
-        numbers = sorted(row["number"] for row in view.rows("version", observation=head["id"]))
-        if numbers != list(range(1, head["version"] + 1)):
-            yield f"observation {head['id']} is at version {head['version']}, and has {numbers}"
         evidence = {row["memory"] for row in view.rows("evidence", observation=head["id"])}
         current = view.rows("lineage", observation=head["id"], number=head["version"], role="text")
         if not {row["memory"] for row in current} <= evidence:

@@ -9,8 +9,8 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 EVERYWHERE = "Options of every command"
 Folder = Annotated[str | None, typer.Option("--folder", "-f", help="Folder of the memory.", rich_help_panel=EVERYWHERE)]
 Config = Annotated[str | None, typer.Option("--config", "-c", help="Settings, a TOML file.", rich_help_panel=EVERYWHERE)]
-BankId = Annotated[str | None, typer.Option("--bank", "-b", help='Bank; else "default".', rich_help_panel=EVERYWHERE)]
+BANK_HELP = 'Bank; else "default" (fsck, status: all).'
+BankId = Annotated[str | None, typer.Option("--bank", "-b", help=BANK_HELP, rich_help_panel=EVERYWHERE)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=EVERYWHERE)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and logs.", rich_help_panel=EVERYWHERE)]
 SHARED: dict[str, Any] = {"folder": Folder, "config": Config, "bank": BankId, "json": AsJson, "debug": Debug}
@@ -46,7 +47,7 @@ class Call:
 
     folder: str | None = None
     config: str | None = None
-    bank: str = "default"
+    bank: str | None = None  # as it was named; most commands take "default" then
     json: bool = False
     debug: bool = False
     out: Console
@@ -67,11 +68,15 @@ class Call:
 
     @asynccontextmanager
     async def engine(self, settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Engine]:
-        """The engine. Raises InvalidInput for a folder that cannot be used; one that was made in vain goes again."""
+        """The engine, without a worker in the background: a command is short, and consolidation comes when it is asked for.
+
+        Raises InvalidInput for a folder that cannot be used; one that was made in vain goes again.
+        """
         from consolidator.clock import system_clock
         from consolidator.engine import connect
 
-        folder = settings.folder
+        folder, quiet = settings.folder, settings.worker.model_copy(update={"background": False})
+        settings = settings.model_copy(update={"worker": quiet})
         if problem := places.unusable(settings):
             raise InvalidInput(problem)
         async with AsyncExitStack() as stack:
@@ -83,15 +88,26 @@ class Call:
             yield engine
 
     @asynccontextmanager
-    async def memory(self, *, must_exist: bool = True) -> AsyncIterator[Bank]:
-        """The bank. With `must_exist`, a folder that is not there is not made by looking into it."""
+    async def everything(self, *, must_exist: bool = True) -> AsyncIterator[Engine]:
+        """The engine. With `must_exist`, a folder that is not there is not made by looking into it."""
         settings = self.settings()
         if problem := places.blocked(settings.folder):
             raise InvalidInput(problem)
         if must_exist and settings.store.kind == "edge" and not settings.folder.is_dir():
             raise NotFound(f"there is no memory in {settings.folder}; `consolidator retain` makes one")
         async with self.engine(settings) as engine:
-            yield engine.bank(self.bank)
+            yield engine
+
+    @asynccontextmanager
+    async def memory(self, *, must_exist: bool = True) -> AsyncIterator[Bank]:
+        """The bank."""
+        async with self.everything(must_exist=must_exist) as engine:
+            yield engine.bank(self.bank or "default")
+
+    async def banks(self, engine: Engine) -> list[Bank]:
+        """The one that was named, else all. Raises NotFound for one that is not there."""
+        known = await engine.banks()
+        return [engine.bank(id) for id in ([known_bank(self.bank, known)] if self.bank is not None else known)]
 
     def answer(self, value: object, view: Callable[[], RenderableType]) -> None:
         """The value as JSON, or the view of it."""
@@ -105,10 +121,33 @@ class Call:
 
         sys.stdout.write(json.dumps(dump(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
+    def line(self, value: object) -> None:
+        """The value as JSON on one line, seen at once by whoever reads."""
+        from consolidator.models import dump
+
+        sys.stdout.write(json.dumps(dump(value), ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
     def progress(self) -> Progress:
         """A bar on stderr; silent where that is no terminal."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
         return Progress(*columns, console=self.err, transient=True, disable=not self.err.is_terminal)
+
+    def spinner(self, told: str) -> AbstractContextManager[object]:
+        """Something moves on stderr, beside what is done; silent where that is no terminal."""
+        return self.err.status(told) if self.err.is_terminal else nullcontext()
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody can be asked."""
+        return self.json or not sys.stdin.isatty()
+
+
+def known_bank(id: str, known: Sequence[str]) -> str:
+    """Raises NotFound, with what there is."""
+    if id not in known:
+        raise NotFound(f'there is no bank "{id}"; ' + (f"known are {', '.join(known[:10])}" if known else "there is none yet"))
+    return id
 
 
 def command(work: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -116,8 +155,7 @@ def command(work: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
     own = list(inspect.signature(work, eval_str=True).parameters.values())[1:]
 
     def run(ctx: typer.Context, **given: Any) -> None:
-        after = {name: given.pop(name) for name in SHARED}
-        told = {**(ctx.obj or {}), **{name: value for name, value in after.items() if value not in (None, False)}}
+        told = merged(ctx, {name: given.pop(name) for name in SHARED})
         asyncio.run(work(call_of(told), **given))
 
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -132,6 +170,30 @@ def command(work: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
+
+
+def merged(ctx: typer.Context, after: dict[str, Any]) -> dict[str, Any]:
+    """The shared options that stand before a command's name, and those after it, which win."""
+    return {**(ctx.obj or {}), **{name: value for name, value in after.items() if value not in (None, False)}}
+
+
+def group(alone: Callable[..., Coroutine[Any, Any, None]], works: Mapping[str, Any], about: str) -> typer.Typer:
+    """Commands below a command. Without one of them it does `alone`."""
+    made = typer.Typer(help=about, rich_markup_mode="rich")
+
+    @made.callback(invoke_without_command=True)
+    def run(
+        ctx: typer.Context, folder: Folder = None, config: Config = None, bank: BankId = None, json: AsJson = False,
+        debug: Debug = False,
+    ) -> None:
+        ctx.obj = merged(ctx, {"folder": folder, "config": config, "bank": bank, "json": json, "debug": debug})
+        if ctx.invoked_subcommand is None:
+            asyncio.run(alone(call_of(ctx.obj)))
+
+    run.__doc__ = about
+    for name, work in works.items():
+        made.command(name)(command(work))
+    return made
 
 
 def call_of(told: dict[str, Any]) -> Call:
@@ -194,9 +256,14 @@ async def full_id(bank: Bank, told: str) -> str:
         raise NotFound(f'"{told}" is no id; write one such as {AN_ID}, or its first 4 characters or more')
     ids = {o.id for o in await bank.observations()} | {m.id for m in await bank.memories()}
     ids |= {entry.observation_id for entry in await bank.journal(limit=100_000) if entry.observation_id}
-    found = sorted(id for id in ids if id.startswith(told))
+    return only(told, ids, f'bank "{bank.id}" has nothing whose id begins with {told}')
+
+
+def only(told: str, ids: Iterable[str], missing: str) -> str:
+    """The one id that begins so. Raises NotFound with `missing`, InvalidInput for several."""
+    found = sorted({id for id in ids if id.startswith(told)})
     if not found:
-        raise NotFound(f'bank "{bank.id}" has nothing whose id begins with {told}')
+        raise NotFound(missing)
     if len(found) > 1:
         raise InvalidInput(f"{told} is the beginning of {len(found)} ids: {', '.join(found[:5])}; write more of it")
     return found[0]

@@ -20,14 +20,15 @@ from rich.text import Text
 from consolidator.errors import ConsolidatorError, EmbedderUnavailable
 from consolidator_adapters.cli import places
 from consolidator_adapters.cli.call import Call
-from consolidator_adapters.cli.views import count, plain, table
+from consolidator_adapters.cli.views import count, lasting, on, plain, table
 
 if TYPE_CHECKING:
     from consolidator.config import Settings
+    from consolidator.models import Stats
     from consolidator.ports import Embedder
 
-State = Literal["ok", "missing", "off"]
-STYLE = {"ok": "green", "missing": "bold red", "off": "bright_black"}
+State = Literal["ok", "missing", "off", "look"]
+STYLE = {"ok": "green", "missing": "bold red", "off": "bright_black", "look": "yellow"}
 OLDEST_PYTHON = (3, 11, 0)
 EXTRAS = {"qdrant-client": "qdrant", "sentence-transformers": "local"}
 SURVIVES = {"process": "kill (durability: process)", "power": "power cut (durability: power)"}
@@ -38,7 +39,9 @@ SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """`missing` is something needed that is not there or does not work; `off` is not used, or was not looked at."""
+    """`missing` is something needed that is not there or does not work; `off` is not used, or was not looked at; `look` works,
+    and waits for a person.
+    """
 
     name: str
     state: State
@@ -65,8 +68,10 @@ def _view(checks: list[Check]) -> RenderableType:
     for check in checks:
         detail = Text(plain(check.detail)) + Text(f"\n→ {check.fix}" if check.fix else "", "yellow")
         made.add_row(check.name, Text(check.state, STYLE[check.state]), detail)
-    missing = sum(check.state == "missing" for check in checks)
-    return Group(made, Text(), Text(f"{count(missing, 'thing')} missing" if missing else "all that is needed is there"))
+    missing, waiting = (sum(check.state == state for check in checks) for state in ("missing", "look"))
+    told = f"{count(missing, 'thing')} missing" if missing else "all that is needed is there"
+    told += f"; {count(waiting, 'thing waits', 'things wait')} for somebody to look" if waiting else ""
+    return Group(made, Text(), Text(told))
 
 
 async def examine(settings: Settings, *, online: bool = False) -> list[Check]:
@@ -79,7 +84,9 @@ async def examine(settings: Settings, *, online: bool = False) -> list[Check]:
             checks.append(embedder := await _embedder(tried, stack))
             checks.append(await _store(tried, stack) if embedder.state == "ok" else UNCHECKED_STORE)
             checks.append(await _ledger(tried, stack))
-        checks += [await _proposer(settings), await _model(settings, online=online)]
+        checks += [proposer := await _proposer(settings), await _model(settings, online=online), _worker(settings)]
+    opens = all(check.state != "missing" for check in checks) and proposer.state == "ok"
+    checks += await _banks(settings) if opens and (there or settings.ledger.url) else []
     return [Check(name=c.name, state=c.state, detail=masked(c.detail, settings), fix=c.fix) for c in checks]
 
 
@@ -230,3 +237,51 @@ async def _model(settings: Settings, *, online: bool) -> Check:
             await model.close()
 
     return await _tried("model", attempt, f"check model.name, model.base_url and the key ({key})")
+
+
+def _worker(settings: Settings) -> Check:
+    w, budget = settings.worker, settings.model.budget_tokens_day
+    times = f"a pass {w.debounce:g} to {w.max_delay:g} s after a retain, {count(w.at_once, 'bank')} at once"
+    again = f"failures tried again after {lasting(w.backoff)} to {lasting(w.longest)}, {lasting(w.shutdown)} to stop"
+    cost = f"{budget:,} tokens a bank and day" if budget else "no budget of tokens"
+    detail = f"{times}; {again}; {cost}"
+    if w.background:
+        return Check(name="worker", state="ok", detail=f"in every application that connects; {detail}")
+    return Check(name="worker", state="off", detail=f"not in the background: `consolidator worker` does it; {detail}")
+
+
+async def _banks(settings: Settings) -> list[Check]:
+    """What stands in the way of consolidation, by endpoint and by bank."""
+    from consolidator.engine import connect
+
+    quiet = settings.model_copy(update={"worker": settings.worker.model_copy(update={"background": False})})
+    try:
+        async with connect(settings=quiet) as engine:
+            endpoint = (await engine.describe())["consolidation"]
+            found = [await engine.bank(id).stats() for id in await engine.banks()]
+    except ConsolidatorError as error:
+        return [Check(name="banks", state="missing", detail=str(error))]
+    troubled = [check for stats in found if (check := _bank(stats))]
+    fine = count(len(found) - len(troubled), "bank") + (" more" if troubled else "") + ": nobody needs to look"
+    return [*_endpoint(endpoint), *troubled, Check(name="banks", state="ok", detail=fine)]
+
+
+def _endpoint(told: dict[str, str]) -> Iterator[Check]:
+    if "endpoint" in told:
+        rests = told["state"] != "in use"
+        fix = "wait, or mend what it says; `consolidator consolidate` asks at once" if rests else ""
+        yield Check(name="endpoint", state="look" if rests else "ok", detail=f"{told['endpoint']}: {told['state']}", fix=fix)
+
+
+def _bank(s: Stats) -> Check | None:
+    """A bank in which something waits for a person."""
+    numbers = ((s.parked, "parked"), (s.held, "held"))
+    told = [f"{number:,} {what}" for number, what in numbers if number]
+    fixes = [f"`consolidator parked{on(s.bank)}`"] if told else []
+    if s.paused:
+        told.append(f"paused: {s.paused}")
+        fixes.append(f"`consolidator resume {s.bank}`")
+    if s.attempts:
+        told.append(f"failed {s.attempts}×: {s.last_error}")
+        fixes.append("`consolidator status`")
+    return Check(name=f"bank {s.bank}", state="look", detail="; ".join(told), fix=", ".join(fixes)) if told else None
