@@ -195,6 +195,9 @@ class SharedCollection:
     async def flush(self) -> None:
         await self._run(READ, "", lambda c: c.flush())
 
+    async def scrub(self) -> bool:
+        return False
+
     async def close(self) -> None:
         await self._database.close()
 

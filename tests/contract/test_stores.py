@@ -1,4 +1,4 @@
-"""One suite, four stores; and two of them side by side."""
+"""One suite, five stores; and two of them side by side."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import random
 import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from qdrant_client import AsyncQdrantClient
 
-from consolidator.errors import StoreError
+from consolidator.errors import StoreError, WrongEmbedder
 from consolidator.ports import AnyOf, Empty, Equals, Ids, Leg, Not, Point, Range, Storage, Where
+from consolidator.testing.shared_store import open_shared
 from consolidator.testing.store_cases import BANKS, DIMENSION, NOON, SPECS, every_id, number
 from consolidator.testing.store_contract import VectorStoreContract
 from consolidator.testing.stores import open_memory
@@ -37,6 +39,33 @@ class TestMemory(VectorStoreContract):
         storage = await open_memory(specs=SPECS)
         yield storage
         await storage.close()
+
+
+class TestShared(VectorStoreContract):
+    @pytest.fixture
+    async def storage(self, tmp_path: Path) -> AsyncIterator[Storage]:
+        storage = await open_shared(folder=tmp_path / "store", specs=SPECS)
+        yield storage
+        await storage.close()
+
+
+async def test_shared_stores_on_one_file_write_each_revision_once(tmp_path: Path) -> None:
+    stores = [await open_shared(folder=tmp_path / "store", specs=SPECS) for _ in range(4)]
+    await stores[0].memories.put("alice", [Point(id=number(1), payload={"rev": 0})])
+    for rev in range(20):
+        patches = (it.memories.patch("alice", number(1), {"sequence": n}, expect=rev) for n, it in enumerate(stores))
+        won = await asyncio.gather(*patches)
+        assert sum(won) == 1
+    (stored,) = await stores[3].memories.get("alice", [number(1)])
+    assert stored.payload["rev"] == 20
+    for store in stores:
+        await store.close()
+
+
+async def test_a_shared_store_refuses_another_embedder(tmp_path: Path) -> None:
+    await (await open_shared(folder=tmp_path / "store", specs=SPECS)).close()
+    with pytest.raises(WrongEmbedder):
+        await open_shared(folder=tmp_path / "store", specs=[replace(spec, embedder="another") for spec in SPECS])
 
 
 @pytest.fixture(scope="module")

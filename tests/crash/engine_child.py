@@ -45,6 +45,7 @@ class Follower:
     """A proposer whose every decision is a function of the batch: what a memory does follows from the number in its word."""
 
     name = "follower"
+    endpoint = ""
 
     async def propose(self, batch: Batch) -> Proposal:
         return decided(batch)

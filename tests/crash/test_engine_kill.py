@@ -26,11 +26,11 @@ from consolidator.engine import Bank, Engine
 from consolidator.errors import ConsolidatorError, LeaseLost, NotFound
 from consolidator.parts import Parts
 from consolidator.plans import Intent, Tombstone
-from consolidator.ports import Expect, Point, PutOutcome, VectorStore
 from consolidator.testing import HashEmbedder
 from consolidator_providers.vector_cache import CachedEmbedder
 from tests.crash.checker import Witness, read_ledger, read_store, tombstoned, violations, words
 from tests.crash.engine_child import Step, Wrapped, item, opened, perform, random_steps, settings_of, small_script
+from tests.crash.sabotage import Careless, Gate
 
 pytestmark = pytest.mark.crash
 
@@ -194,39 +194,6 @@ async def test_a_plan_that_was_frozen_is_redone(world: World, verb: str) -> None
 
 
 # the checker sees what it is there for
-
-
-class Gate:
-    """A port whose first call of one verb waits, as that of a process that the system has put to sleep."""
-
-    def __init__(self, port: Any, verb: str) -> None:
-        self._port, self._verb = port, verb
-        self.reached, self.resume = asyncio.Event(), asyncio.Event()
-
-    def __getattr__(self, verb: str) -> Any:
-        return self._waiting if verb == self._verb else getattr(self._port, verb)
-
-    async def _waiting(self, *args: Any, **options: Any) -> Any:
-        self.reached.set()
-        await self.resume.wait()
-        return await getattr(self._port, self._verb)(*args, **options)
-
-
-class Careless:
-    """A store that writes whatever revision is there."""
-
-    def __init__(self, store: VectorStore) -> None:
-        self._store = store
-
-    def __getattr__(self, verb: str) -> Any:
-        return getattr(self._store, verb)
-
-    async def put(self, bank: str, points: list[Point], *, expect: Expect) -> list[PutOutcome]:
-        return await self._store.put(bank, points)
-
-    async def patch(self, bank: str, id: str, changes: dict[str, Any], *, expect: int) -> bool:
-        (stored,) = await self._store.get(bank, [id])
-        return await self._store.patch(bank, id, changes, expect=stored.payload["rev"])
 
 
 async def sleeping_writer(world: World, verb: str, careless: bool) -> list[str]:
