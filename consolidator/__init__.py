@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from consolidator.errors import ConsolidatorError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from consolidator.config import Settings, load
     from consolidator.engine import Bank, Engine, connect
 
+logging.getLogger("consolidator").addHandler(logging.NullHandler())  # an application that listens is told; else silence
 __version__ = "0.1.0"
 __all__ = ["Bank", "ConsolidatorError", "Engine", "Settings", "__version__", "connect", "load"]
 

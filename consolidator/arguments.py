@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from pydantic import ValidationError
 
+from consolidator.actions import MAX_TEXT, clean
 from consolidator.errors import InvalidInput, NotFound
 from consolidator.models import Tags
-from consolidator.ports import Condition, Equals, Ids
+from consolidator.ports import Condition, Equals, Ids, Range
 from consolidator.recollection import Query
 
 E = TypeVar("E", bound=StrEnum)
@@ -59,13 +61,23 @@ def ids_of(ids: Iterable[str] | None) -> list[str] | None:
     return None if ids is None else [id_of(i) for i in ids]
 
 
-def erasure_filter(asked: Mapping[str, Any]) -> list[Condition]:
-    """The memories that match all that is asked."""
-    if not str(asked.get("source", "-")).strip():
+def erasure(told: Mapping[str, Any]) -> tuple[dict[str, Any], list[Condition]]:
+    """What is to be erased, as the receipt names it, and the memories that match all of it."""
+    before, ids, source = told["before"], ids_of(told["memory_ids"]), told["source"]
+    tags = sorted(tag_set(told["tags"] or ()))
+    if source is not None and not str(source).strip():
         raise InvalidInput("source is blank; name the conversation or document that is to be forgotten")
-    where: list[Condition] = [Ids(tuple(asked["memory_ids"]))] if "memory_ids" in asked else []
-    where += [Equals("source", asked["source"])] if "source" in asked else []
-    return where + [Equals("tags", tag) for tag in asked.get("tags", ())]
+    if before is not None and (not isinstance(before, datetime) or before.tzinfo is None):
+        raise InvalidInput("before is a time with a zone, such as datetime(2026, 1, 31, tzinfo=UTC)")
+    named = {"memory_ids": ids, "source": source, "tags": tags or None, "before": before and before.isoformat()}
+    asked = {key: value for key, value in named.items() if value is not None}
+    if bool(asked) is bool(told["everything"]):
+        raise InvalidInput("say what to forget: memory_ids, source, tags or before; or everything=True, alone")
+    where: list[Condition] = [] if ids is None else [Ids(tuple(ids))]
+    where += [] if source is None else [Equals("source", source)]
+    where += [Equals("tags", tag) for tag in tags]
+    where += [] if before is None else [Range("time", lt=before)]
+    return asked or {"everything": True}, where
 
 
 def valid_query(asked: dict[str, Any]) -> Query:
@@ -82,3 +94,12 @@ def said(text: str, what: str) -> str:
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise InvalidInput(f"{what} is blank, or holds a NUL character; say in a few words why")
     return text.strip()[:500]
+
+
+def statement(text: str) -> str:
+    """A text that may stand as an observation."""
+    if not isinstance(text, str) or not clean(text):
+        raise InvalidInput("the text is blank; say what is right")
+    if len(text) > MAX_TEXT:
+        raise InvalidInput(f"the text has {len(text):,} characters; at most {MAX_TEXT}: one statement")
+    return clean(text)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
-from consolidator.breakers import BreakerPolicy, busy, denied, entered, failed, succeeded, wait
+from consolidator.breakers import BreakerPolicy, asked_to_wait, busy, denied, entered, failed, succeeded, wait
 from consolidator.errors import (
+    BadReply,
     BudgetSpent,
+    ErasedMeanwhile,
     LeaseLost,
     ModelBusy,
     ModelDenied,
@@ -21,7 +24,7 @@ from consolidator.errors import (
 from consolidator.models import Value
 from consolidator.parts import Parts
 from consolidator.plans import Breaker, Lease, Spent
-from consolidator.proposals import Batch, Proposal
+from consolidator.proposals import Action, Batch, Proposal
 
 log = logging.getLogger("consolidator.asking")
 
@@ -36,17 +39,27 @@ class AskingPolicy(Value):
     breaker: BreakerPolicy = BreakerPolicy()
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    bank: str
+    shown: frozenset[str]
+    task: asyncio.Future[Proposal]
+    void: bool = False
+
+
 class Asking:
     """The way to the proposer of one deployment."""
 
     def __init__(self, parts: Parts, policy: AskingPolicy) -> None:
         self._parts = parts
         self._policy = policy
+        self._calls: list[_Call] = []
 
     async def propose(self, batch: Batch, lease: Lease, *, by_hand: bool) -> Proposal:
         """by_hand: somebody waits for it: asked though the endpoint rests.
 
-        Raises BudgetSpent and ModelResting before anything was asked, and the proposer's errors.
+        Raises BudgetSpent and ModelResting before anything was asked, the proposer's errors, and LeaseLost when another has
+        taken the bank meanwhile: nothing may be noted of the answer then.
         """
         await self._afford(batch.bank)
         who = f"{lease.owner} {lease.token} {batch.bank}"
@@ -56,19 +69,44 @@ class Asking:
             try:
                 proposal = await self._in_time(batch)
             except ModelError as error:
-                await self._heard(who, error)
                 await self._paid(batch.bank, error)
+                await self._heard(who, error)
                 raise
-        await self._heard(who, None)
-        await self._paid(batch.bank, proposal)
+            await self._paid(batch.bank, proposal)
+            await self._heard(who, None)
+        if faults := tuple(_faults(proposal, batch)):
+            raise _useless(f"{self._parts.proposer.name} proposed what cannot be done: {faults[0]}", faults, proposal)
         return proposal
 
+    def erased(self, bank: str, ids: Set[str]) -> None:
+        """Whoever waits for a model over one of these memories of the bank need not: nothing may come of it."""
+        for call in self._calls:
+            if call.bank == bank and call.shown & ids:
+                call.void = True
+                call.task.cancel()
+
     async def _in_time(self, batch: Batch) -> Proposal:
+        """Raises ErasedMeanwhile when `erased` said so."""
+        task = asyncio.ensure_future(self._parts.proposer.propose(batch))
+        call = _Call(batch.bank, frozenset(shown.memory.id for shown in batch.shown), task)
+        self._calls.append(call)
         try:
             async with asyncio.timeout(self._policy.deadline):
-                return await self._parts.proposer.propose(batch)
+                return await task
         except TimeoutError as error:
-            raise ModelUnavailable(f"{self._parts.proposer.name} gave no answer in {self._policy.deadline:.0f} s") from error
+            late = ModelUnavailable(f"{self._parts.proposer.name} gave no answer in {self._policy.deadline:.0f} s")
+            late.calls = 1  # at least; what they cost is not known
+            raise late from error
+        except asyncio.CancelledError as error:
+            holder = asyncio.current_task()
+            if holder and holder.cancelling():
+                raise
+            if call.void:
+                raise ErasedMeanwhile from None
+            raise ModelUnavailable(f"{self._parts.proposer.name} gave up by itself") from error
+        finally:
+            task.cancel()
+            self._calls.remove(call)
 
     async def _afford(self, bank: str) -> None:
         """Raises BudgetSpent with the seconds until midnight UTC."""
@@ -106,7 +144,7 @@ class Asking:
         def step(breaker: Breaker, now: float) -> Breaker:
             match error:
                 case ModelBusy():
-                    return busy(breaker, now, error.after or WHEN_BUSY)
+                    return busy(breaker, now, asked_to_wait(error.after, WHEN_BUSY))
                 case ModelDenied():
                     return denied(breaker, now, reason, policy)
                 case ModelUnavailable():
@@ -124,9 +162,41 @@ class Asking:
         await self._parts.ledger.reading(lease, ids)
         try:
             yield
-        finally:
-            with suppress(LeaseLost):
+        except BaseException as error:
+            with suppress(LeaseLost) if not isinstance(error, ModelError) else nullcontext():
                 await asyncio.shield(self._parts.ledger.reading(lease, ()))
+            raise
+        await self._parts.ledger.reading(lease, ())
+
+
+def _faults(proposal: Proposal, batch: Batch) -> Iterator[str]:
+    """What no plan can be made of, whoever proposed it."""
+    new = {shown.alias for shown in batch.memories}
+    for action in proposal.actions:
+        yield from _action_faults(action, new, batch)
+    targets = [action.observation for action in proposal.actions if action.op != "create"]
+    if len(targets) > len(set(targets)):
+        yield "an observation has several actions"
+    if any(declared.memory not in new for declared in proposal.nothing):
+        yield "a memory is declared that was not asked about"
+
+
+def _useless(message: str, faults: tuple[str, ...], proposal: Proposal) -> BadReply:
+    error = BadReply(message, faults=faults, reply=proposal.reply)
+    error.calls, error.prompt_tokens, error.reply_tokens = proposal.calls, proposal.prompt_tokens, proposal.reply_tokens
+    return error
+
+
+def _action_faults(action: Action, new: set[str], batch: Batch) -> Iterator[str]:
+    citable = {shown.alias for shown in batch.shown}
+    if not new.intersection(action.evidence) or not citable.issuperset((*action.evidence, *action.contradicted)):
+        yield "an action cites no new memory, or one that was not shown"
+    if action.op != "create" and action.observation not in {candidate.alias for candidate in batch.candidates}:
+        yield "an action changes an observation that was not shown"
+    if action.op != "delete" and not action.text.strip():
+        yield "a text is missing"
+    if action.confidence is not None and not 0 <= action.confidence <= 1:
+        yield "a confidence does not lie between 0 and 1"
 
 
 def _until_midnight(now: datetime) -> float:

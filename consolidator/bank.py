@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from consolidator import arguments
-from consolidator.errors import Conflict, ConsolidatorError, InvalidInput, NotFound, StoreError
+from consolidator.errors import Conflict, ConsolidatorError, InvalidInput, NotFound, StoreError, StoreUnavailable
 from consolidator.events import Called, Events
 from consolidator.forgetting import pages
 from consolidator.invariants import Violation, violations
@@ -33,11 +33,13 @@ from consolidator.plans import Entry, History, Parked, Report
 from consolidator.points import memory_of, observation_of
 from consolidator.ports import Condition, Equals, Range
 from consolidator.provenance import without
+from consolidator.redo import barrier
 from consolidator.services import Services
 from consolidator.trends import trend_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
+FORGET_WAIT = 2.0  # seconds; then whoever has the bank carries the erasure out
 HUSK_AGE = timedelta(hours=24)  # how long the shell of an erased observation fends off late writers
 
 
@@ -84,12 +86,13 @@ class Bank:
     async def retain(  # noqa: PLR0913 (one keyword for each field of a memory)
         self, text: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]], *, source: str | None = None,
         speaker: str | None = None, sequence: int | None = None, occurred_at: datetime | None = None, tags: Iterable[str] = (),
-        kind: Kind = "world", metadata: Mapping[str, Any] | None = None, trust: int = Trust.USER,
+        kind: Kind = "world", metadata: Mapping[str, Any] | None = None, trust: int = Trust.USER, replace: bool = False,
     ) -> Retained:
         """Keep a text, or a list of texts or of mappings with these fields; what an item says comes before the arguments.
 
         Durable when it returns. The same text of the same source, speaker and time is one memory, however often sent. Long
-        text is split at sentence borders. Raises InvalidInput before anything is written; Conflict while it is being erased.
+        text is split at sentence borders. replace: this is all that the source says now; what it said besides is forgotten, and
+        `replaced` is the receipt. Raises InvalidInput before anything is written; Conflict while it is being erased.
         """
         shared = {
             "source": source, "speaker": speaker, "sequence": sequence, "occurred_at": occurred_at, "kind": kind,
@@ -98,11 +101,20 @@ class Bank:
         raw = [{**shared, **item} for item in arguments.items_of(text)]
         if any(item["source"] is None for item in raw):
             raise InvalidInput("every memory needs a source: the conversation or document that it came from, as it is deleted")
+        sources = {item["source"] for item in raw}
+        if replace and len(sources) > 1:
+            raise InvalidInput(f"replace takes one source at a time; these are of {len(sources)}")
         kept = await self._services.retainer.retain(self.id, raw)
         self._services.recollection.changed(self.id)
         if kept.new > kept.held:
             await self._services.wake(self.id, new=kept.new - kept.held)
-        return kept
+        return kept if not replace else await self._replaced(kept)
+
+    async def _replaced(self, kept: Retained) -> Retained:
+        """The new edition is safe; now what it does not say any more goes."""
+        edition, source = {m.id for m in kept.memories}, kept.memories[0].source
+        gone = [m.id for m in await self.memories(source=source) if m.id not in edition]
+        return kept.model_copy(update={"replaced": await self.forget(memory_ids=gone)}) if gone else kept
 
     @_watched
     async def recall(  # noqa: PLR0913 (one keyword for each filter)
@@ -139,31 +151,39 @@ class Bank:
     @_watched
     async def forget(
         self, *, memory_ids: Iterable[str] | None = None, source: str | None = None, tags: Iterable[str] | None = None,
+        before: datetime | None = None, everything: bool = False, max_erased: int | None = None, scrub: bool = False,
         dry_run: bool = False,
     ) -> Receipt:
         """Erase memories (those that match all that is given), and put right what rested on them. Returns the receipt.
 
-        When it returns, nothing derived from them is served. The receipt's state says how far it is: "settled"; "accepted",
-        while another worker holds the bank and rolls back with its next step; "nothing", when no memory matched.
+        before: what happened, or was retained where that is unknown, before a time. everything: the whole bank. max_erased: raise
+        InvalidInput where it would be more, and erase nothing. scrub: return when the bytes are gone from the files, too.
+        When it returns, nothing derived from them is served. The receipt's state says how far it is: "settled"; "scrubbed";
+        "accepted", while another worker holds the bank and rolls back with its next step; "nothing", when no memory matched.
         """
-        tagged = sorted(arguments.tag_set(tags or ())) or None
-        asked: dict[str, Any] = {"memory_ids": arguments.ids_of(memory_ids), "source": source, "tags": tagged}
-        asked = {key: value for key, value in asked.items() if value is not None}
-        forgetting = self._services.forgetting
-        memories = await forgetting.select(self.id, asked, arguments.erasure_filter(asked))
+        told = {"memory_ids": memory_ids, "source": source, "tags": tags, "before": before, "everything": everything}
+        asked, where = arguments.erasure(told)
+        forgetting, jobs = self._services.forgetting, self._services.jobs
+        memories = await forgetting.select(self.id, asked, where)
+        if max_erased is not None and len(memories) > max_erased:
+            raise InvalidInput(f"{len(memories):,} memories match, and max_erased is {max_erased:,}; nothing was erased")
         if dry_run or not memories:
             planned = await forgetting.plan(self.id, asked, memories)
             return planned if dry_run else planned.model_copy(update={"state": "nothing"})
         receipt = await forgetting.accept(self.id, asked, memories)
         self._services.recollection.changed(self.id)
+        jobs.erased(self.id, receipt.memories)
         try:
-            async with self._services.jobs.changing(self.id):
+            async with jobs.changing(self.id, wait=FORGET_WAIT, over=receipt.memories):
                 await self._drop_husks()
-        except Conflict:
+        except (Conflict, StoreUnavailable):  # it is accepted, and whoever comes next carries it out
             await self._services.wake(self.id, new=0, urgent=True)
-            return receipt
-        await self._services.wake(self.id, new=0)  # what was re-opened is told anew by itself
-        return next(r for r in await self._parts.ledger.receipts(self.id) if r.id == receipt.id)
+        else:
+            await self._services.wake(self.id, new=0)  # what was re-opened is told anew by itself
+        if scrub:
+            await self._services.scrub()
+        now = next(r for r in await self._parts.ledger.receipts(self.id) if r.id == receipt.id)
+        return now.model_copy(update={"fingerprints": receipt.fingerprints})
 
     async def _drop_husks(self) -> None:
         old = (Equals("state", ObservationState.ERASED.value), Range("updated_at", lt=self._parts.clock() - HUSK_AGE))
@@ -181,10 +201,15 @@ class Bank:
     async def receipts(self) -> list[Receipt]:
         return await self._parts.ledger.receipts(self.id)
 
-    async def observations(self, *, tags: Iterable[str] = (), trend: Trend | str | None = None) -> list[Observation]:
-        """All live ones, by creation. trend: only those."""
+    async def observations(
+        self, *, tags: Iterable[str] = (), trend: Trend | str | None = None, state: ObservationState | str = "live"
+    ) -> list[Observation]:
+        """By creation. trend: only those. state: "live", or "retracted" for what was deleted or merged and can be reverted."""
+        standing = arguments.one_of(ObservationState, state, "state") or ObservationState.LIVE
+        if standing is ObservationState.ERASED:
+            raise InvalidInput('what was erased is not there any more; state is "live" or "retracted"')
         tagged = (Equals("tags", tag) for tag in arguments.tag_set(tags))
-        where: list[Condition] = [Equals("state", ObservationState.LIVE.value), *tagged]
+        where: list[Condition] = [Equals("state", standing.value), *tagged]
         entombed = await self._entombed()
         found = [p async for p in pages(self._parts.observations, self.id, where)]
         served = [observation_of(self.id, p) for p in found if not entombed & {*p.payload["lineage_memory_ids"]}]
@@ -213,6 +238,48 @@ class Bank:
     async def _entombed(self) -> set[str]:
         """Memories whose erasure is under way. Read before anything else: what is read later may be put right already."""
         return {stone.memory_id for stone in await self._parts.ledger.tombstones(self.id, open_only=True)}
+
+    async def revert(self, id: str, version: int, *, reason: str) -> Observation:
+        """Let an earlier version's text stand again, as a new version; also of a deleted observation. Evidence stays attached.
+
+        A person's doing: no model overwrites it. Raises NotFound, InvalidInput, and Conflict for a version that was erased.
+        """
+        why = arguments.said(reason, "reason")
+        async with self._services.jobs.changing(self.id) as lease:
+            done = await self._services.revision.revert(self.id, arguments.id_of(id), version, why, lease)
+        return self._told(done)
+
+    async def correct(self, id: str, text: str, *, reason: str = "corrected", source: str | None = None) -> Memory:
+        """A person's word on an observation, or on a memory; returned is the memory that holds it.
+
+        An observation gets the text as a version that no model overwrites and that rests on the correction alone. A memory
+        stays as it was said, and names its correction; what was derived from it is told anew. source: "correction", or that of
+        the corrected memory. Raises NotFound, InvalidInput.
+        """
+        why, text = arguments.said(reason, "reason"), arguments.statement(text)
+        wrong = await self._parts.memories.get(self.id, [arguments.id_of(id)])
+        if not wrong:
+            await self.observation(id)
+        origin = source or (wrong[0].payload["source"] if wrong else "correction")
+        told = {"text": text, "source": origin, "metadata": {"corrects": id}}
+        async with self._services.jobs.changing(self.id) as lease:
+            (correction,) = (await self._services.retainer.retain(self.id, [told])).memories
+            if wrong:
+                await self._services.revision.disown(self.id, memory_of(self.id, wrong[0]), correction, why, lease)
+            else:
+                await self._services.revision.correct(self.id, id, correction, why, lease)
+        self._services.recollection.changed(self.id)
+        await self._services.wake(self.id, new=1)
+        return await self.memory(correction.id)
+
+    async def undo(self, intent: str, *, reason: str) -> list[Observation]:
+        """Take a whole pass back, as the journal names it: its observations are as before, its memories are held.
+
+        Raises NotFound; Conflict, changing nothing, when one of the observations has moved on since.
+        """
+        why = arguments.said(reason, "reason")
+        async with self._services.jobs.changing(self.id) as lease:
+            return [self._told(o) for o in await self._services.revision.undo(self.id, intent, why, lease)]
 
     async def journal(self, *, observation_id: str | None = None, limit: int = 1000) -> list[Entry]:
         """What was decided, why, on which evidence, by whom; oldest first."""
@@ -251,7 +318,8 @@ class Bank:
 
     async def replay(self, memory_ids: Iterable[str] | None = None) -> list[Memory]:
         """Give parked and held memories (all, where none is named) back to consolidation. Raises NotFound for any other."""
-        memories = await self._services.parking.replay(self.id, arguments.ids_of(memory_ids))
+        async with self._services.jobs.changing(self.id):
+            memories = await self._services.parking.replay(self.id, arguments.ids_of(memory_ids))
         await self._services.wake(self.id, new=len(memories))
         return memories
 
@@ -261,7 +329,9 @@ class Bank:
         """
         ids, why = arguments.ids_of(memory_ids) or [], arguments.said(reason, "reason")
         async with self._services.jobs.changing(self.id) as lease:
-            return await self._services.parking.drop(self.id, ids, why, lease)
+            dropped = await self._services.parking.drop(self.id, ids, why, lease)
+            await barrier(self._parts, self.id)
+            return dropped
 
     async def check(self, *, acknowledged: Iterable[str] | None = None) -> list[Violation]:
         """Hold the bank's store and its ledger against each other, at rest; empty: all that the engine promises holds.

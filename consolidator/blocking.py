@@ -78,6 +78,9 @@ class Bank(_Twin):
     observations = _blocking(twin.Bank.observations)
     observation = _blocking(twin.Bank.observation)
     history = _blocking(twin.Bank.history)
+    revert = _blocking(twin.Bank.revert)
+    correct = _blocking(twin.Bank.correct)
+    undo = _blocking(twin.Bank.undo)
     journal = _blocking(twin.Bank.journal)
     memory = _blocking(twin.Bank.memory)
     memories = _blocking(twin.Bank.memories)
@@ -116,6 +119,7 @@ class Engine(_Twin):
     banks = _blocking(twin.Engine.banks)
     describe = _blocking(twin.Engine.describe)
     drain = _blocking(twin.Engine.drain)
+    scrub = _blocking(twin.Engine.scrub)
     work = _blocking(twin.Engine.work)
     stop = _blocking(twin.Engine.stop)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from consolidator.models import Value
 from consolidator.plans import Breaker
 
+A_DAY = 86_400.0  # seconds
+
 
 class BreakerPolicy(Value):
     """failures: in a row, after which an endpoint rests; or `share` of the last `window` calls. rest: seconds of the first rest;
@@ -34,6 +36,11 @@ def wait(breaker: Breaker, now: float, who: str) -> float:
     if breaker.probing in (None, who):
         return 0.0
     return max(0.0, breaker.probe_until - now)
+
+
+def asked_to_wait(after: float | None, otherwise: float) -> float:
+    """Seconds that a server's word is worth: a day at most, and `otherwise` where it makes no sense."""
+    return min(after, A_DAY) if after is not None and after > 0 else otherwise
 
 
 def succeeded(breaker: Breaker, policy: BreakerPolicy) -> Breaker:

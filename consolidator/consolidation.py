@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic import Field
 
 from consolidator.asking import Asking, AskingPolicy
-from consolidator.errors import BadReply, ErasedMeanwhile, ModelError, ModelRefused, ModelTooLong
+from consolidator.errors import (
+    BadReply,
+    Conflict,
+    ConsolidatorError,
+    ErasedMeanwhile,
+    ModelError,
+    ModelRefused,
+    ModelTooLong,
+)
 from consolidator.events import ObservationChanged
 from consolidator.gathering import Gathered, Gathering, GatheringPolicy
 from consolidator.models import Memory, MemoryState, ObservationState
@@ -27,6 +35,7 @@ log = logging.getLogger("consolidator.consolidation")
 
 DIGESTIBLE = (BadReply, ModelTooLong, ModelRefused)  # a smaller batch may do better; the others say: later
 DIED = "the process died while this memory was digested"
+REFUSALS = 3  # in a row, of plans over something that is being erased; an erasure under way explains one
 
 
 class ConsolidationPolicy(GatheringPolicy):
@@ -54,15 +63,21 @@ class _Run:
     done: list[Done] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)  # memories that this run does not take again
+    alone: int = 0  # memories that failed on their own
+    refused: int = 0  # plans in a row, for something was erased meanwhile
+    over: bool = False  # the bank has paused
+
+    def enough(self, batch: int) -> bool:
+        """A turn is one pass, or as many failures as a batch has memories: other banks wait."""
+        return self.over or (self.passes is not None and (self.tally["passes"] >= self.passes or self.alone >= batch))
 
     @property
     def next_size(self) -> int:
-        if self.passes is not None and self.tally["passes"] >= self.passes:
-            return 0
         return self.size if self.room is None else min(self.size, self.room)
 
     def report(self) -> Report:
-        return Report(dry_run=self.dry, actions=tuple(self.done), faults=tuple(self.faults), **self.tally)
+        told = {"dry_run": self.dry, "actions": tuple(self.done), "faults": tuple(self.faults)}
+        return Report.model_validate({**told, **self.tally})
 
 
 class Consolidation:
@@ -72,44 +87,73 @@ class Consolidation:
         self._parts = parts
         self._policy = policy
         self._gathering = Gathering(parts, policy)
-        self._asking = Asking(parts, asking)
+        self.asking = Asking(parts, asking)
         self._sizes: dict[str, int] = {}  # of the next batch, where a failure made it smaller
 
     async def run(
         self, bank: str, lease: Lease, *, erase: Callable[[], Awaitable[None]], limit: int | None = None,
-        passes: int | None = None, dry_run: bool = False, by_hand: bool = False,
+        passes: int | None = None, dry_run: bool = False, by_hand: bool = False, told: list[Report] | None = None,
     ) -> Report:
-        """What is pending, oldest first, up to `limit` memories and `passes` batches.
+        """What is pending, oldest first, up to `limit` memories and `passes` batches. told: gets the report, also on an error.
 
         A batch that cannot be digested is halved; a memory that fails alone is left, and parked after several runs. When
         something that a plan rests on is erased while the model thinks, `erase` finishes that, and the batch is made anew.
         Raises ModelUnavailable, ModelBusy, ModelDenied, EmbedderUnavailable: what was done until then is kept.
         """
-        await self._blame(bank, lease)
         size = self._sizes.get(bank, self._policy.batch)
         run = _Run(bank=bank, lease=lease, size=size, room=limit, passes=passes, dry=dry_run, by_hand=by_hand)
         try:
-            while points := await self._gathering.next(bank, run.next_size, run.seen):
-                try:
-                    await self._digest(run, points)
-                except ErasedMeanwhile:
-                    await erase()
+            while not run.enough(self._policy.batch) and (points := await self._gathering.next(bank, run.next_size, run.seen)):
+                await self._step(run, points)
+                if await self._parts.ledger.receipts(bank, accepted_only=True):
+                    await erase()  # what was accepted meanwhile does not wait for the last pass
         finally:
             self._sizes[bank] = run.size
+            if told is not None:
+                told.append(run.report())
         return run.report()
+
+    async def _step(self, run: _Run, points: Sequence[Point]) -> None:
+        try:
+            await self._digest(run, points)
+            run.refused = 0
+        except ErasedMeanwhile:
+            run.refused += 1
+            if run.refused == REFUSALS:
+                raise
+        except Exception as error:
+            await self._broken(run, points, error)
+            raise
+
+    async def _broken(self, run: _Run, points: Sequence[Point], error: Exception) -> None:
+        """Something in this batch breaks the code, or was consumed before: find out what, else the bank stands still for ever."""
+        if run.dry or (isinstance(error, ConsolidatorError) and type(error) is not Conflict):
+            return
+        if len(points) > 1:
+            run.size = len(points) // 2
+            return
+        revs = {points[0].id: rev_of(points[0].payload)}
+        if isinstance(error, ConsolidatorError):  # its revision was consumed: no other try ends otherwise
+            await self._failed(run.lease, run.tally, revs, str(error), "", park_after=1)
+        else:
+            await self._failed(run.lease, run.tally, revs, f"{type(error).__name__}; see the log", "")
 
     async def pending(self, bank: str) -> int:
         return await self._gathering.pending(bank)
 
-    async def _blame(self, bank: str, lease: Lease) -> None:
-        """A process died over a batch. One of its memories may have killed it: count that, and find out which by halves."""
+    async def blame(self, bank: str, lease: Lease) -> None:
+        """A process died over a batch. One of its memories may have killed it: count that, and find out which by halves.
+
+        For whoever takes the bank next, whatever for: with the lease the knowledge of it ends.
+        """
         if not lease.reading:
             return
         log.warning("reader_died", extra={"action": "reader_died", "memories": len(lease.reading)})
         pending = await self._parts.memories.get(bank, lease.reading)
         ids = [p.id for p in pending if p.payload["state"] == MemoryState.PENDING.value]
         self._sizes[bank] = max(1, len(ids) // 2)
-        await self._failed(bank, Counter(), ids, DIED, "")
+        revs = {p.id: rev_of(p.payload) for p in pending}
+        await self._failed(lease, Counter(), {id: revs[id] for id in ids}, DIED, "")
         await self._parts.ledger.reading(lease, ())
 
     async def _digest(self, run: _Run, points: Sequence[Point]) -> None:
@@ -117,10 +161,13 @@ class Consolidation:
         proposal = Proposal()
         if gathered.batch.memories:
             try:
-                proposal = await self._asking.propose(gathered.batch, run.lease, by_hand=run.by_hand)
-            except DIGESTIBLE as error:
-                run.tally.update(calls=error.calls, prompt_tokens=error.prompt_tokens, reply_tokens=error.reply_tokens)
+                proposal = await self.asking.propose(gathered.batch, run.lease, by_hand=run.by_hand)
+            except ModelError as error:
+                _spent(run, error)
+                if not isinstance(error, DIGESTIBLE):
+                    raise
                 return await self._indigestible(run, gathered.batch, error)
+        _spent(run, proposal)
         await self._decide(run, gathered, proposal)
 
     async def _decide(self, run: _Run, gathered: Gathered, proposal: Proposal) -> None:
@@ -137,15 +184,15 @@ class Consolidation:
             digest=await self._parts.digest(bank), guards=guards, echoes=gathered.echoes,
         ).plan(proposal)
         if taken and not run.dry:
-            await self._parts.ledger.attempts_cleared(bank, [memory.id for memory in taken])  # first: once done, nobody would
             await self._carry_out(_frozen(intent, batch, taken, planned, proposal), run.lease, texts)
+            run.over = over is not None
             await self._told(bank, planned, over)
         _count(run, gathered, planned, proposal, len(taken), self._policy.batch)
         left = [shown.memory for shown in batch.memories if shown.alias not in accounted]
         run.seen |= {m.id for m in left} | ({m.id for m in taken} if run.dry else set())
         if left:
             problem = "; ".join(proposal.faults) or "the reply did not account for it"
-            await self._left(run, [m.id for m in left], problem, proposal.reply)
+            await self._left(run, left, problem, proposal.reply)
 
     async def _guards(self, bank: str, now: datetime, proposal: Proposal) -> tuple[Guards, str | None]:
         """The guards of this pass, and why the bank has to pause after it."""
@@ -184,32 +231,40 @@ class Consolidation:
             return
         memory = shown.memory
         run.seen.add(memory.id)
+        run.alone += 1
+        run.room = None if run.room is None else run.room - 1
         if isinstance(error, ModelRefused) and not run.dry:
-            await self._parts.ledger.hold(run.bank, [memory.id], reason=str(error), at=self._parts.clock())
-            await self._set_state(run.bank, memory.id, MemoryState.HELD)
+            now = self._parts.clock()
+            await self._parts.ledger.hold(run.bank, [memory.id], reason=str(error), at=now, lease=run.lease)
+            await self._set_state(run.bank, memory.id, MemoryState.HELD, memory.rev)
             run.tally["held"] += 1
             return
-        await self._left(run, [memory.id], str(error), error.reply if isinstance(error, BadReply) else "")
+        await self._left(run, [memory], str(error), error.reply if isinstance(error, BadReply) else "")
 
-    async def _left(self, run: _Run, ids: list[str], reason: str, reply: str) -> None:
+    async def _left(self, run: _Run, memories: Sequence[Memory], reason: str, reply: str) -> None:
         if run.dry:
-            run.tally["left"] += len(ids)
+            run.tally["left"] += len(memories)
         else:
-            await self._failed(run.bank, run.tally, ids, reason, reply)
+            await self._failed(run.lease, run.tally, {m.id: m.rev for m in memories}, reason, reply)
 
-    async def _failed(self, bank: str, tally: Counter[str], ids: Sequence[str], reason: str, reply: str) -> None:
-        """Counted for each; a memory that failed too often is parked, where a person can see and replay it."""
+    async def _failed(
+        self, lease: Lease, tally: Counter[str], revs: Mapping[str, int], reason: str, reply: str, park_after: int | None = None
+    ) -> None:
+        """Counted for each; a memory that failed too often is parked, where a person can see and replay it.
+
+        revs: as they were shown: what somebody else has done with a memory since is left alone.
+        """
         rows = await self._parts.ledger.attempt_failed(
-            bank, ids, reason=reason, reply=reply, park_after=self._policy.attempts, at=self._parts.clock()
+            lease.bank, list(revs), reason=reason, reply=reply, park_after=park_after or self._policy.attempts,
+            at=self._parts.clock(), lease=lease,
         )
         for row in rows:
             tally["parked" if row.state == "parked" else "left"] += 1
             if row.state == "parked":
-                await self._set_state(bank, row.memory_id, MemoryState.PARKED)
+                await self._set_state(lease.bank, row.memory_id, MemoryState.PARKED, revs[row.memory_id])
 
-    async def _set_state(self, bank: str, memory_id: str, state: MemoryState) -> None:
-        for point in await self._parts.memories.get(bank, [memory_id]):
-            await self._parts.memories.patch(bank, memory_id, {"state": state.value}, expect=rev_of(point.payload))
+    async def _set_state(self, bank: str, memory_id: str, state: MemoryState, rev: int) -> None:
+        await self._parts.memories.patch(bank, memory_id, {"state": state.value}, expect=rev)
 
 
 def _frozen(intent: str, batch: Batch, taken: Sequence[Memory], planned: Planned, proposal: Proposal) -> Intent:
@@ -224,15 +279,18 @@ def _frozen(intent: str, batch: Batch, taken: Sequence[Memory], planned: Planned
     )
 
 
+def _spent(run: _Run, told: Proposal | ModelError) -> None:
+    run.tally.update(calls=told.calls, prompt_tokens=told.prompt_tokens, reply_tokens=told.reply_tokens)
+
+
 def _count(run: _Run, gathered: Gathered, planned: Planned, proposal: Proposal, taken: int, full: int) -> None:
-    nothing = len({declared.memory for declared in proposal.nothing}) + len(gathered.echoes)
+    cited = {alias for action in proposal.actions for alias in action.evidence}
+    nothing = len({declared.memory for declared in proposal.nothing} - cited) + len(gathered.echoes)
     run.tally["passes"] += 1
     run.tally["nothing_durable"] += nothing
     run.tally["consolidated"] += taken - nothing
     for action in ("created", "updated", "reinforced", "deleted", "merged", "contested", "skipped"):
         run.tally[action] += planned.count(action)
-    for spent in ("calls", "prompt_tokens", "reply_tokens"):
-        run.tally[spent] += getattr(proposal, spent)
     run.done += planned.done
     run.faults += proposal.faults
     shown = len(gathered.batch.memories) + len(gathered.echoes)

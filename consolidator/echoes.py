@@ -44,7 +44,8 @@ class Echoes:
 
     async def settled(self) -> None:
         """Everything noted so far is written."""
-        await asyncio.gather(*self._writing)
+        if self._writing:  # not gathered: whoever is cancelled here must not cancel them for all
+            await asyncio.wait(self._writing)
 
     async def among(self, bank: str, texts: Sequence[str]) -> list[bool]:
         """For each text, whether all that it says was handed out before."""

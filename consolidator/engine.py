@@ -13,6 +13,7 @@ from consolidator.clock import Clock, system_clock
 from consolidator.config import Settings, load
 from consolidator.errors import InvalidInput
 from consolidator.events import Called, ObservationChanged, PassDone
+from consolidator.models import Receipt
 from consolidator.parts import Parts
 from consolidator.plans import Standing
 from consolidator.ports import Embedder, Proposer
@@ -112,6 +113,14 @@ class Engine:
     def start(self) -> None:
         """Consolidate in the background, as `connect` does where `worker.background` is on."""
         self._services.worker.start()
+
+    async def scrub(self) -> list[Receipt]:
+        """Rewrite the files of store and ledger, so that what was erased before is in none of them.
+
+        Costs by the size of the store, and keeps writers waiting; the worker does it by itself, some time after an erasure.
+        Returns the receipts of which it is true now; none where the files are a server's.
+        """
+        return await self._services.scrub()
 
     async def drain(self) -> list[Standing]:
         """Consolidate until nothing is left to do now. Returns the banks that could not be finished: what failed is tried again

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
 from pydantic import JsonValue
 
-from consolidator.errors import InvalidInput
+from consolidator.errors import StoreUnavailable
 from consolidator.models import (
     ErasedObservation,
     Memory,
@@ -21,17 +22,19 @@ from consolidator.models import (
     Version,
 )
 from consolidator.parts import Parts
+from consolidator.planning import PERSON
 from consolidator.plans import Change, Entry, History, Intent, Lease, MemoryMark
 from consolidator.points import memory_of
 from consolidator.ports import Point, VectorStore, Where
 from consolidator.provenance import Erasure, erase
 from consolidator.redo import barrier, carry_out
-from consolidator.words import plain
+from consolidator.words import plain, wordings
 
 log = logging.getLogger("consolidator.forgetting")
 
 AT_ONCE = 100  # observations in one plan
 PAGE = 256
+FINGERPRINT = 16  # hexadecimal digits of a digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,6 @@ class Forgetting:
 
     async def select(self, bank: str, asked: dict[str, JsonValue], where: Where) -> list[Memory]:
         """The memories that a request names, collected whole before anything is written."""
-        if not where:
-            raise InvalidInput("say what to forget: memory_ids, source or tags")
         found = [memory_of(bank, p) async for p in pages(self._parts.memories, bank, where)]
         log.info("forget_selected", extra={"action": "forget_selected", "memories": len(found), "by": sorted(asked)})
         return found
@@ -61,17 +62,23 @@ class Forgetting:
         """The receipt that would be; nothing is changed."""
         touched = await self._touched(bank, frozenset(m.id for m in memories))
         receipt = self._receipt(bank, asked, memories, "planned")
-        return await self._filled(receipt, touched, [m.text for m in memories])
+        return await self._filled(receipt, touched, [said for m in memories for said in (m.text, m.spoken)])
 
     async def accept(self, bank: str, asked: dict[str, JsonValue], memories: Sequence[Memory]) -> Receipt:
         """The point of no return: from here on nothing that rests on these memories is served."""
         touched = await self._touched(bank, frozenset(m.id for m in memories))
         receipt = self._receipt(bank, asked, memories, "accepted")
-        receipt = await self._filled(receipt, touched, [m.text for m in memories])
+        receipt = await self._filled(receipt, touched, [said for m in memories for said in (m.text, m.spoken)])
         await self._parts.ledger.entomb(receipt, receipt.memories)
         await self._parts.embedder.forget([m.spoken for m in memories])
-        await self._parts.memories.delete(bank, receipt.memories)
-        return receipt
+        with suppress(StoreUnavailable):  # it is accepted: they are hidden, and go when it is settled
+            await self._parts.memories.delete(bank, receipt.memories)
+        gone = [*(m.text for m in memories), *(text for t in touched for text in t.purged_texts())]
+        return receipt.model_copy(update={"fingerprints": await self._fingerprints(bank, gone)})
+
+    async def _fingerprints(self, bank: str, texts: Iterable[str]) -> tuple[str, ...]:
+        digest = await self._parts.digest(bank)
+        return tuple(sorted({digest(wording)[:FINGERPRINT] for text in texts for wording in wordings(text)}))
 
     async def settle(self, bank: str, lease: Lease) -> list[Receipt]:
         """Carry out every accepted erasure of the bank, oldest first. Needs the lease, and all plans finished."""
@@ -80,7 +87,8 @@ class Forgetting:
 
     async def _settle(self, receipt: Receipt, lease: Lease) -> Receipt:
         bank, erased = receipt.bank, frozenset(receipt.memories)
-        await barrier(self._parts, bank)  # bodies of applied plans may hold the text
+        if await self._parts.ledger.unfinished(bank):
+            await barrier(self._parts, bank)  # bodies of applied plans may hold the text
         await self._drop_points(bank, receipt.memories)
         touched, rows = await self._touched(bank, erased), 0
         # before the plans purge them: after a kill nobody would know these texts any more
@@ -89,8 +97,7 @@ class Forgetting:
             rows += await self._carry_out(receipt, touched[start : start + AT_ONCE], lease)
         receipt = await self._filled(receipt, touched, [])
         receipt = receipt.model_copy(update={"state": "settled", "journal_rows": rows})
-        await self._parts.ledger.settle(receipt)
-        await barrier(self._parts, bank)
+        await self._parts.ledger.settle(receipt)  # its own plans hold clean texts alone: whoever comes next closes them
         log.info("forgotten", extra={"action": "forgotten", "memories": len(erased), "observations": len(touched)})
         return receipt
 
@@ -139,7 +146,8 @@ class Forgetting:
         )
 
     def _restored(self, after: Observation, keep: Version) -> Version:
-        fields = {"number": after.version, "change": "rollback", "by": "forget", "at": self._parts.clock()}
+        by = keep.by if keep.by == PERSON else "forget"  # a person's word stays one
+        fields = {"number": after.version, "change": "rollback", "by": by, "at": self._parts.clock()}
         return keep.model_copy(update={**fields, "reason": f"back to version {keep.number}"})
 
     def _entry(self, receipt: Receipt, intent: str, touched: _Touched, change: Change) -> Entry:
@@ -165,8 +173,9 @@ class Forgetting:
         """With what is done to each observation. A receipt that is settled after a crash adds to what it had."""
         digest = await self._parts.digest(receipt.bank)
         told = {row.id: row for row in receipt.observations} | {t.history.observation.id: _row(t) for t in touched}
-        gone = [digest(plain(text)) for t in touched for text in t.purged_texts()]
-        digests = dict.fromkeys([*receipt.digests, *(digest(plain(text)) for text in texts), *gone])
+        gone = [*texts, *(text for t in touched for text in t.purged_texts())]
+        said = [line for text in gone for line in dict.fromkeys([text, *text.splitlines()]) if line.strip()]
+        digests = dict.fromkeys([*receipt.digests, *(digest(plain(line)) for line in said)])
         reopened = dict.fromkeys([*receipt.reopened, *(m for t in touched for m in sorted(t.erasure.reopened))])
         return receipt.model_copy(
             update={"observations": tuple(told.values()), "digests": tuple(digests), "reopened": tuple(reopened)}
@@ -187,6 +196,7 @@ class Forgetting:
         resting = await self._parts.ledger.resting_on(bank, receipt.memories)
         found += [f"ledger/{id}: rests on what was erased" for id in resting]
         found += await self._lingering(receipt, [*memories, *observations], texts)
+        found += await self._reworded(receipt, memories, observations, texts)
         stones = await self._parts.ledger.tombstones(bank, ids=receipt.memories, open_only=True)
         found += [f"tombstone/{stone.memory_id}: the erasure is not finished" for stone in stones]
         checked = {"memories": len(memories), "observations": len(observations), "ledger_texts": len(texts)}
@@ -194,11 +204,28 @@ class Forgetting:
 
     async def _lingering(self, receipt: Receipt, points: Sequence[Point], texts: Sequence[tuple[str, str]]) -> list[str]:
         digest = await self._parts.digest(receipt.bank)
-        purged = {f"version/{row.id}/{number}/text" for row in receipt.observations for number in row.purged_versions}
+        purged = _purged(receipt)
         standing = [text for place, text in texts if place.startswith("version/") and place not in purged]
         known = {digest(plain(text)) for text in [*standing, *(str(p.payload.get("text", "")) for p in points)]}
         gone = set(receipt.digests) - known
         return [f"ledger/{place}: an erased text" for place, text in texts if place in purged or digest(plain(text)) in gone]
+
+
+    async def _reworded(
+        self, receipt: Receipt, memories: Sequence[Point], observations: Sequence[Point], texts: Sequence[tuple[str, str]]
+    ) -> list[str]:
+        """Texts with a run of words of what was erased, which no memory and no version with a clean lineage says too."""
+        if not receipt.fingerprints:
+            return []
+        digest, gone = await self._parts.digest(receipt.bank), frozenset(receipt.fingerprints)
+        told = [(f"observations/{p.id}", str(p.payload.get("text", ""))) for p in observations]
+        told += [(f"ledger/{place}", text) for place, text in texts]
+        runs = {(place, run) for place, text in told for run in wordings(text) if digest(run)[:FINGERPRINT] in gone}
+        if not runs:
+            return []
+        standing = [text for place, text in texts if place.startswith("version/") and place not in _purged(receipt)]
+        known = frozenset().union(*map(wordings, [*standing, *(memory_of(receipt.bank, p).dated for p in memories)]))
+        return [f"{place}: words of an erased text" for place in sorted({place for place, run in runs if run not in known})]
 
 
 async def pages(store: VectorStore, bank: str, where: Where) -> AsyncIterator[Point]:
@@ -210,6 +237,11 @@ async def pages(store: VectorStore, bank: str, where: Where) -> AsyncIterator[Po
             yield point
         if (after := page.after) is None:
             return
+
+
+def _purged(receipt: Receipt) -> set[str]:
+    """The places of texts that must be gone."""
+    return {f"version/{row.id}/{number}/text" for row in receipt.observations for number in row.purged_versions}
 
 
 def _named(point: Point) -> set[str]:

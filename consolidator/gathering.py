@@ -92,7 +92,9 @@ class Gathering:
         of_source = (Equals("source", first.source), Equals("scope", scope_key(first.tags)))
         before = (*of_source, Equals("state", MemoryState.DONE.value), Range("retained_at", lt=first.retained_at))
         page = await self._parts.memories.scan(bank, before, order_by="retained_at", descending=True, limit=self._policy.context)
-        told = [memory_of(bank, point) for point in reversed(page.points)]
+        stones = await self._parts.ledger.tombstones(bank, ids=[p.id for p in page.points]) if page.points else []
+        gone = {stone.memory_id for stone in stones}
+        told = [memory_of(bank, point) for point in reversed(page.points) if point.id not in gone]
         return tuple(ShownMemory(alias=f"c{n}", memory=memory) for n, memory in enumerate(told, 1))
 
     async def _candidates(self, bank: str, fresh: Sequence[tuple[Memory, Vector]]) -> list[History]:

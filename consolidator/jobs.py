@@ -6,15 +6,17 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import Field
 
+from consolidator.breakers import asked_to_wait
 from consolidator.consolidation import Consolidation
 from consolidator.errors import (
+    Conflict,
     ConsolidatorError,
     LeaseLost,
     ModelBusy,
@@ -58,7 +60,7 @@ def later(error: BaseException, attempts: int, policy: JobPolicy, lot: float) ->
     """What an error means for the queue. attempts: failures in a row before this one. lot: from 0 to 1."""
     match error:
         case ModelBusy():
-            return Later(error.after or policy.backoff, attempt=False)
+            return Later(max(policy.backoff / 5, asked_to_wait(error.after, policy.backoff)), attempt=False)
         case ModelDenied():
             return Later(WHEN_DENIED, attempt=False)
         case StaleVersion():
@@ -87,31 +89,59 @@ class Jobs:
         self._lot = lot
         self._locks: dict[str, asyncio.Lock] = {}
 
+    def erased(self, bank: str, ids: Iterable[str]) -> None:
+        """Whoever in this process waits for a model over one of these need not wait."""
+        self._consolidation.asking.erased(bank, frozenset(ids))
+
     def busy(self, bank: str) -> bool:
         """Something in this process is changing the bank now."""
         return bank in self._locks and self._locks[bank].locked()
 
     @asynccontextmanager
-    async def changing(self, bank: str) -> AsyncIterator[Lease]:
+    async def changing(
+        self, bank: str, *, wait: float = WAIT_SECONDS, over: Sequence[str] = ()
+    ) -> AsyncIterator[Lease]:
         """The right to change a bank's observations, with everything that was left open finished first. Raises Conflict."""
-        async with self._held(bank, WAIT_SECONDS) as lease:
+        async with self._held(bank, wait, over) as lease:
             await self._put_right(bank, lease)
             yield lease
 
     @asynccontextmanager
-    async def _held(self, bank: str, wait: float) -> AsyncIterator[Lease]:
-        lock = self._locks.setdefault(bank, asyncio.Lock())
-        async with lock, lease_on(self._parts, bank, seconds=self._policy.lease, wait=wait) as lease:
+    async def _held(self, bank: str, wait: float, over: Sequence[str] = ()) -> AsyncIterator[Lease]:
+        async with self._alone(bank, wait), lease_on(
+            self._parts, bank, seconds=self._policy.lease, wait=wait, over=over
+        ) as lease:
             yield lease
+
+    @asynccontextmanager
+    async def _alone(self, bank: str, wait: float) -> AsyncIterator[None]:
+        """Nothing else in this process changes the bank. Raises Conflict after `wait` seconds."""
+        lock = self._locks.setdefault(bank, asyncio.Lock())
+        try:
+            async with asyncio.timeout(wait):
+                await lock.acquire()
+        except TimeoutError:
+            raise Conflict(f'bank "{bank}" is being consolidated; try again in a minute') from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def settle(self, bank: str) -> None:
+        """Finish what was left open, if nobody else has the bank."""
+        with suppress(Conflict):
+            async with self.changing(bank, wait=0.0):
+                pass
 
     async def _put_right(self, bank: str, lease: Lease) -> None:
         """Finish what was left open: plans first, then erasures."""
+        await self._consolidation.blame(bank, lease)
         await finish_open_plans(self._parts, bank)
         await self._forgetting.settle(bank, lease)
 
     async def consolidate(self, bank: str, *, limit: int | None, dry_run: bool) -> Report:
         """All that is pending, for somebody who waits for it."""
-        async with self.changing(bank) as lease:
+        async with self.changing(bank, wait=self._policy.lease) as lease:
             if reason := (await self._parts.ledger.standing(bank)).paused:
                 return Report(dry_run=dry_run, paused=reason)
             report = await self._consolidate(bank, lease, limit=limit, dry_run=dry_run, by_hand=True)
@@ -119,31 +149,44 @@ class Jobs:
                 await self._parts.ledger.finish(lease, more=limit is not None)
             return report
 
-    async def turn(self, bank: str) -> None:
-        """One pass, if nobody else has the bank; then its next time is set. Raises nothing but cancellation."""
-        began, begun, report, problem = datetime.now(UTC), time.perf_counter(), Report(), None
+    async def turn(self, bank: str) -> bool:
+        """One pass, if nobody else has the bank; then its next time is set. Raises nothing but cancellation.
+
+        False: its next time could not be set, so that the queue still holds it for due.
+        """
+        began, begun, problem, known = datetime.now(UTC), time.perf_counter(), None, False
+        told: list[Report] = []
         try:
             async with self._held(bank, 0.0) as lease:
-                attempts = (await self._parts.ledger.standing(bank)).attempts
+                standing = await self._parts.ledger.standing(bank)
                 try:
                     await self._put_right(bank, lease)
-                    report = await self._consolidate(bank, lease, passes=1)
+                    if not standing.paused:
+                        report = await self._consolidate(bank, lease, passes=1, told=told)
+                        await self._finished(bank, lease, report, standing.attempts)
                 except Exception as unforeseen:  # noqa: BLE001 (whatever it is, the bank needs a next time, and the worker lives on)
                     problem = unforeseen
-                    await self._postponed(bank, lease, unforeseen, attempts)
-                else:
-                    await self._finished(bank, lease, report, attempts)
-        except ConsolidatorError as refused:  # somebody else has the bank, or the ledger cannot be had: the sweep comes back
+                    await self._postponed(bank, lease, unforeseen, standing.attempts)
+                known = True
+        except Conflict as elsewhere:  # the queue knows until when
+            problem, known = elsewhere, True
+        except ConsolidatorError as refused:
             problem = refused
+        await self._tell(PassDone(
+            bank=bank, report=told[-1] if told else Report(), began=began, seconds=time.perf_counter() - begun,
+            error=str(problem) if problem else None,
+        ), problem)
+        return known
+
+    async def _tell(self, event: PassDone, problem: Exception | None) -> None:
         if problem is not None:
-            told = {"action": "turn_failed", "bank": bank, "error": type(problem).__name__, "place": place_of(problem)}
+            told = {"action": "turn_failed", "bank": event.bank, "error": type(problem).__name__, "place": place_of(problem)}
             log.log(logging.WARNING if isinstance(problem, ConsolidatorError) else logging.ERROR, "turn_failed", extra=told)
-        seconds, error = time.perf_counter() - begun, str(problem) if problem else None
-        await self._parts.events.tell(PassDone(bank=bank, report=report, began=began, seconds=seconds, error=error))
+        await self._parts.events.tell(event)
 
     async def _consolidate(
         self, bank: str, lease: Lease, *, limit: int | None = None, passes: int | None = None, dry_run: bool = False,
-        by_hand: bool = False,
+        by_hand: bool = False, told: list[Report] | None = None,
     ) -> Report:
         async def erase() -> None:
             await self._forgetting.settle(bank, lease)
@@ -152,7 +195,7 @@ class Jobs:
             pass
         try:
             return await self._consolidation.run(
-                bank, lease, erase=erase, limit=limit, passes=passes, dry_run=dry_run, by_hand=by_hand
+                bank, lease, erase=erase, limit=limit, passes=passes, dry_run=dry_run, by_hand=by_hand, told=told
             )
         finally:
             await barrier(self._parts, bank)
@@ -160,13 +203,16 @@ class Jobs:
     async def _finished(self, bank: str, lease: Lease, report: Report, attempts: int) -> None:
         if report.left:  # they are tried again, but not at once
             reason = report.faults[-1] if report.faults else "a memory could not be digested"
-            seconds = backoff(attempts, self._policy, self._lot())
-            return await self._parts.ledger.postpone(lease, seconds, reason, attempt=True)
+            stuck = not report.passes  # where others were digested, those who are left keep nobody waiting
+            seconds = backoff(attempts if stuck else 0, self._policy, self._lot())
+            return await self._parts.ledger.postpone(lease, seconds, reason, attempt=stuck)
         await self._parts.ledger.finish(lease, more=await self._consolidation.pending(bank) > 0)
 
     async def _postponed(self, bank: str, lease: Lease, error: Exception, attempts: int) -> None:
         if isinstance(error, LeaseLost):
             return  # it is another's to say when
+        with suppress(ConsolidatorError):  # an erasure that was accepted meanwhile does not wait for the next time
+            await self._forgetting.settle(bank, lease)
         when = later(error, attempts, self._policy, self._lot())
         reason = str(error) if isinstance(error, ConsolidatorError) else f"{type(error).__name__}; see the log"
         if when.seconds is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from consolidator.errors import Conflict, LeaseLost
@@ -15,11 +15,15 @@ POLL_SECONDS = 0.2
 
 
 @asynccontextmanager
-async def lease_on(parts: Parts, bank: str, *, seconds: float, wait: float = WAIT_SECONDS) -> AsyncIterator[Lease]:
-    """Hold the bank while its observations change. Raises Conflict when another owner keeps it for longer than `wait` seconds;
-    LeaseLost, at the next await, when it was taken over meanwhile.
+async def lease_on(
+    parts: Parts, bank: str, *, seconds: float, wait: float = WAIT_SECONDS, over: Sequence[str] = ()
+) -> AsyncIterator[Lease]:
+    """Hold the bank while its observations change. over: taken from whoever shows one of these memories to a model.
+
+    Raises Conflict when another owner keeps it for longer than `wait` seconds; LeaseLost, at the next await, when it was taken
+    over meanwhile.
     """
-    lease = await _claim(parts, bank, seconds, wait)
+    lease = await _claim(parts, bank, seconds, wait, over)
     try:
         with _kept(parts, lease, seconds):
             yield lease
@@ -27,9 +31,9 @@ async def lease_on(parts: Parts, bank: str, *, seconds: float, wait: float = WAI
         await asyncio.shield(parts.ledger.release(lease))
 
 
-async def _claim(parts: Parts, bank: str, seconds: float, wait: float) -> Lease:
+async def _claim(parts: Parts, bank: str, seconds: float, wait: float, over: Sequence[str]) -> Lease:
     deadline = asyncio.get_running_loop().time() + wait
-    while (lease := await parts.ledger.claim(bank, parts.owner, seconds)) is None:
+    while (lease := await parts.ledger.claim(bank, parts.owner, seconds, over=over)) is None:
         if asyncio.get_running_loop().time() > deadline:
             raise Conflict(f'bank "{bank}" is being consolidated by another worker; try again in a minute')
         await asyncio.sleep(POLL_SECONDS)  # the holder is another process: nothing here can wake us

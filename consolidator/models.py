@@ -70,6 +70,7 @@ class Memory(Value):
     retained_at: Time
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     trust: int = Trust.USER
+    corrected_by: str | None = None  # the memory in which a person put it right
     echo: bool = False  # recall had handed this text out: it is no new evidence
     state: MemoryState = MemoryState.PENDING
     rev: int = 0
@@ -98,6 +99,7 @@ class Retained(Value):
     embedded: bool = True  # False: the embedder failed; found by words at once, by meaning later
     redacted: int = 0  # secrets that were masked before anything was stored
     held: int = 0  # in quarantine until a person releases them
+    replaced: Receipt | None = None  # what an earlier edition of the source had said besides, erased
 
 
 class Evidence(Value):
@@ -257,12 +259,13 @@ class Receipt(Value):
     bank: str
     asked: dict[str, JsonValue]
     at: Time
-    state: Literal["planned", "nothing", "accepted", "settled"] = "accepted"
+    state: Literal["planned", "nothing", "accepted", "settled", "scrubbed"] = "accepted"
     memories: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     observations: tuple[ErasedObservation, ...] = ()
     reopened: tuple[str, ...] = ()  # memories that wait for consolidation again
     digests: tuple[str, ...] = ()  # of every text that was erased or purged
+    fingerprints: tuple[str, ...] = ()  # of their wordings; they stand in the caller's receipt alone, in no store
     journal_rows: int = 0  # rows that lost their text
     model_calls: int = 0
 

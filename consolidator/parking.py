@@ -42,6 +42,8 @@ class Parking:
 
     async def drop(self, bank: str, ids: Sequence[str], reason: str, lease: Lease) -> list[Memory]:
         """Consolidation gives up on them: they stay as they were told, and become evidence of nothing. Raises NotFound."""
+        if not ids:
+            return []
         memories = [memory_of(bank, point) for point in await self._aside(bank, ids)]
         now, digest = self._parts.clock(), await self._parts.digest(bank)
         intent = intent_id(bank, [(m.id, m.rev) for m in memories])
@@ -52,7 +54,6 @@ class Parking:
             id=intent, bank=bank, kind="drop", created_at=now, shown=tuple(m.id for m in memories), marks=marks, entries=entries,
             by="person",
         )
-        await self._parts.ledger.attempts_cleared(bank, [m.id for m in memories])
         await carry_out(self._parts, plan, lease)
         return memories
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from consolidator.clock import Clock
@@ -36,8 +37,7 @@ class Parts:
         return lambda text: hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     async def close(self) -> None:
-        """Store before ledger: what the ledger forgets must be on disk."""
-        await self.storage.close()
-        await self.ledger.close()
-        await self.proposer.close()
-        await self.embedder.close()
+        """All of them, whichever fails. Store before ledger: what the ledger forgets must be on disk."""
+        async with AsyncExitStack() as stack:
+            for part in (self.embedder, self.proposer, self.ledger, self.storage):
+                stack.push_async_callback(part.close)

@@ -14,6 +14,7 @@ from consolidator.proposals import Action, Batch, Proposal
 from consolidator.provenance import uncited_origins
 from consolidator.words import plain, says_the_same
 
+PERSON = "person"  # who makes versions that no model overwrites
 NAMESPACE = UUID("6f1f3c1e-52c4-5b6e-9d5a-0c8a9e6b7d41")
 
 
@@ -50,6 +51,7 @@ class _Draft:
     base_rev: int | None
     vector: Vector
     lineage: frozenset[str]
+    by: str = ""  # who made the text that stood before this plan
     version: Version | None = None
     touched: bool = False
 
@@ -99,6 +101,8 @@ class Planner:
     _extractive: bool = False
     _shown: tuple[str, ...] = ()  # every memory whose words the proposer had before it
     _targets: frozenset[str] = frozenset()  # observations that an action of the proposal names
+    # an observation that came to say the same as another one, which an action of its own may change yet
+    _doubles: list[tuple[_Draft, _Draft, list[Memory]]] = field(default_factory=list)
 
     def plan(self, proposal: Proposal) -> Planned:
         self._extractive = proposal.extractive
@@ -110,6 +114,9 @@ class Planner:
         # deletes first: what another action gave to an observation would go with it
         for action in sorted(proposal.actions, key=lambda action: action.op != "delete"):
             verbs[action.op](action)
+        for draft, twin, memories in self._doubles:
+            if twin.version is None:  # its own action has left its text as it was
+                self._merge(draft, twin, memories)
         for declared in proposal.nothing:
             memory = self.batch.memory(declared.memory)
             self._note("nothing_durable", None, None, None, [memory], declared.reason)
@@ -157,8 +164,11 @@ class Planner:
             return self._support(draft, memories, action)
         if problem := self._confidence_problem(action.confidence):
             return self._skip(action, draft.after, problem)
-        if _trust_problem(draft.after, memories):
+        if _trust_problem(draft, memories):
             return self._contest(action, draft, memories)
+        twin = self._twin(action.text, but=draft)
+        if twin and (twin.version is not None or _trust_problem(twin, memories)):
+            return self._join(draft, twin, memories, action)
         before = draft.after
         origin, lineage = self._origins(action.text, memories, draft)
         number = before.version + 1
@@ -173,10 +183,9 @@ class Planner:
         draft.version = self._version(draft.after, lineage, change=action.change or "refine", reason=action.reason)
         draft.touched = True
         self._note("updated", draft.after, before.text, action.text, origin, action.reason)
-        twin = self._twin(action.text, but=draft)
-        # a twin with an action of its own stays: that action would change what was retracted, and its evidence be lost
-        named = twin and (twin.version is not None or twin.after.id in self._targets)
-        if twin and not named and not _trust_problem(twin.after, memories):
+        if twin and twin.after.id in self._targets:
+            self._doubles.append((draft, twin, memories))
+        elif twin:
             self._merge(draft, twin, memories)
 
     def _delete(self, action: Action) -> None:
@@ -205,8 +214,17 @@ class Planner:
         moved = tuple(e.model_copy(update={"since_version": draft.after.version}) for e in twin.after.evidence)
         evidence = draft.after.evidence + tuple(e for e in moved if e.memory_id not in known)
         draft.after = draft.after.model_copy(update={"evidence": evidence})
+        draft.lineage |= twin.lineage  # what the twin's words came from can be what these came from
+        assert draft.version is not None
+        draft.version = draft.version.model_copy(update={"lineage": draft.lineage})
         self._retract(twin, memories, change="merge", reason=f"says the same as {draft.after.id}")
         self._note("merged", twin.after, twin.after.text, None, memories, f"into {draft.after.id}")
+
+    def _join(self, draft: _Draft, twin: _Draft, memories: Sequence[Memory], action: Action) -> None:
+        """An update would say what another observation says that has to stay as it is: that is supported, and this one goes."""
+        self._support(twin, memories, action.model_copy(update={"confidence": None}))
+        self._retract(draft, memories, change="merge", reason=f"says the same as {twin.after.id}")
+        self._note("merged", draft.after, draft.after.text, None, memories, f"into {twin.after.id}")
 
     def _retract(self, draft: _Draft, memories: Sequence[Memory], *, change: str, reason: str) -> None:
         fields = {"state": ObservationState.RETRACTED, "version": draft.after.version + 1, "updated_at": self.now}
@@ -236,8 +254,9 @@ class Planner:
         drawn = [shown[key] for key in uncited_origins(text, cited, {key: m.spoken for key, m in shown.items()}, times)]
         others = {c.observation.id: c.observation.text for c in self.batch.candidates}
         read = frozenset().union(*(self.known[key].current.lineage for key in uncited_origins(text, cited, others, times)))
+        same = (h.current.lineage for h in self.known.values() if plain(h.observation.text) == plain(text))
         origin = [*memories, *drawn]
-        return origin, inherited | read | {m.id for m in origin}
+        return origin, inherited.union(read, *same, (m.id for m in origin))
 
     def _twin(self, text: str, but: _Draft | None = None) -> _Draft | None:
         """The live observation in scope that says the same, nearest first."""
@@ -264,7 +283,7 @@ class Planner:
             return f"a pass deletes at most {self.guards.max_deletes}"
         if draft.after.proof_count >= self.guards.protected_proof and len({m.source for m in memories}) < 2:
             return f"{draft.after.proof_count} sources stand against one"
-        return _trust_problem(draft.after, memories)
+        return _trust_problem(draft, memories)
 
     def _skip(self, action: Action, target: Observation | None, problem: str) -> None:
         reason = f"{problem} ({action.op}: {action.reason})" if action.reason else f"{problem} ({action.op})"
@@ -278,7 +297,9 @@ class Planner:
         observation = history.observation
         if observation.id not in self._drafts:
             vector, lineage = history.vectors.get(observation.version, []), history.current.lineage
-            self._drafts[observation.id] = _Draft(after=observation, base_rev=observation.rev, vector=vector, lineage=lineage)
+            self._drafts[observation.id] = _Draft(
+                after=observation, base_rev=observation.rev, vector=vector, lineage=lineage, by=history.current.by
+            )
         return self._drafts[observation.id]
 
     def _against(self, action: Action) -> frozenset[str]:
@@ -321,7 +342,10 @@ def attach(
     return evidence + tuple(e.model_copy(update={"supports": e.memory_id not in against}) for e in fresh)
 
 
-def _trust_problem(target: Observation, memories: Sequence[Memory]) -> str | None:
+def _trust_problem(draft: _Draft, memories: Sequence[Memory]) -> str | None:
+    target = draft.after
+    if draft.by == PERSON:
+        return "a person has put it into words"
     if max(m.trust for m in memories) < target.trust:
         return "its evidence is trusted less than what it would change"
     return None

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from consolidator.models import MemoryState, Observation, Time, Value, Vector, Version
 
-PlanKind = Literal["consolidate", "forget", "drop"]
+PlanKind = Literal["consolidate", "forget", "drop", "revise"]
 
 
 class Lease(Value):
@@ -65,6 +65,7 @@ class MemoryMark(Value):
     memory_id: str
     rev: int
     state: MemoryState
+    corrected_by: str | None = None  # the memory in which a person put it right
 
 
 class Change(Value):

@@ -201,6 +201,14 @@ class VectorStore(Protocol):
         """Return when all that was written is on disk."""
         ...
 
+    async def scrub(self) -> bool:
+        """Rewrite the files, so that no byte of what was deleted or replaced before can be read from them. Costs by the size of
+        the collection.
+
+        False: it cannot do that, the files are somebody else's.
+        """
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -253,8 +261,10 @@ class Ledger(Protocol):
         """Of a bank that the ledger does not know: that nothing is asked for."""
         ...
 
-    async def claim(self, bank: str, owner: str, seconds: float) -> Lease | None:
-        """The right to change the bank, with a token higher than any before; None while another owner's lease runs."""
+    async def claim(self, bank: str, owner: str, seconds: float, *, over: Sequence[str] = ()) -> Lease | None:
+        """The right to change the bank, with a token higher than any before; None while another owner's lease runs, but for one
+        whose owner shows one of `over` to a model: nothing may come of that.
+        """
         ...
 
     async def renew(self, lease: Lease, seconds: float) -> bool:
@@ -304,6 +314,7 @@ class Ledger(Protocol):
 
     async def commit(self, intent: Intent, lease: Lease) -> int:
         """Freeze a plan, with its versions and journal rows, and scrub what it erases; returns how many rows lost their text.
+        Failures of memories that it marks as done are forgotten.
 
         Raises LeaseLost when the token is not the bank's newest; ErasedMeanwhile when a shown memory has a tombstone (but
         for a forget plan); Conflict when a memory's revision was consumed before, or another plan of this bank is open;
@@ -339,6 +350,10 @@ class Ledger(Protocol):
         """Open tombstones and keep the receipt, in one step: the point of no return of an erasure."""
         ...
 
+    async def consumed_by(self, intent_id: str) -> list[str]:
+        """The memories that a plan has marked."""
+        ...
+
     async def tombstones(self, bank: str, *, ids: Sequence[str] | None = None, open_only: bool = False) -> list[Tombstone]: ...
 
     async def settle(self, receipt: Receipt) -> None:
@@ -347,14 +362,24 @@ class Ledger(Protocol):
 
     async def receipts(self, bank: str, *, accepted_only: bool = False) -> list[Receipt]: ...
 
-    async def attempt_failed(
-        self, bank: str, ids: Sequence[str], *, reason: str, reply: str, park_after: int, at: datetime
-    ) -> list[Parked]:
-        """Count a failure for each; its state is `parked` from the `park_after`-th on."""
+    async def unscrubbed(self) -> list[Receipt]:
+        """Of all banks, the settled ones, whose texts may linger in files; the oldest first."""
         ...
 
-    async def hold(self, bank: str, ids: Sequence[str], *, reason: str, at: datetime) -> None:
-        """Rows in state `held`, whatever they were before."""
+    async def scrub(self) -> bool:
+        """As `VectorStore.scrub`, for the ledger's own files."""
+        ...
+
+    async def attempt_failed(
+        self, bank: str, ids: Sequence[str], *, reason: str, reply: str, park_after: int, at: datetime, lease: Lease | None = None
+    ) -> list[Parked]:
+        """Count a failure for each; its state is `parked` from the `park_after`-th on. Memories with a tombstone are left out: a
+        reply may quote them. Raises LeaseLost when a lease is given that is not the bank's newest.
+        """
+        ...
+
+    async def hold(self, bank: str, ids: Sequence[str], *, reason: str, at: datetime, lease: Lease | None = None) -> None:
+        """Rows in state `held`, whatever they were before; else as `attempt_failed`."""
         ...
 
     async def attempts_cleared(self, bank: str, ids: Sequence[str]) -> None:

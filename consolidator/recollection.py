@@ -349,5 +349,6 @@ def _hit(r: Ranked, entry: _Entry, quote: Memory | None, explain: bool, now: dat
         })
     else:
         m = entry.memory
+        common["superseded_by"] = r.superseded_by or m.corrected_by
         hit = Hit.model_validate({**common, "tags": m.tags, "source": m.source, "speaker": m.speaker, "metadata": m.metadata})
     return hit.model_copy(update={"tokens": cost(hit.line)})

@@ -67,7 +67,8 @@ async def _put(parts: Parts, bank: str, change: Change) -> None:
 
 
 async def _mark(parts: Parts, bank: str, mark: MemoryMark) -> None:
-    if await parts.memories.patch(bank, mark.memory_id, {"state": mark.state.value}, expect=mark.rev):
+    changes = {"state": mark.state.value} | ({"corrected_by": mark.corrected_by} if mark.corrected_by else {})
+    if await parts.memories.patch(bank, mark.memory_id, changes, expect=mark.rev):
         return
     stored = await parts.memories.get(bank, [mark.memory_id])
     at = rev_of(stored[0].payload) if stored else None

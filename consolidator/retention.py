@@ -23,6 +23,7 @@ from consolidator.words import split
 
 log = logging.getLogger("consolidator.retention")
 
+REFUSED = 3  # texts, at once and at first, by which a dead embedder is told from a text that it dislikes
 MAX_NAME = 512  # characters of a source, a speaker, a tag
 MAX_METADATA_DEPTH = 20
 TICK = timedelta(microseconds=1)
@@ -232,11 +233,36 @@ class Retainer:
         waiting = (Equals("state", MemoryState.UNEMBEDDED.value),)
         page = await self._parts.memories.scan(bank, waiting, limit=limit)
         memories = [memory_of(bank, point) for point in page.points]
-        vectors = await self._parts.embedder.embed([memory.spoken for memory in memories]) if memories else []
+        try:
+            vectors = await self._parts.embedder.embed([memory.spoken for memory in memories]) if memories else []
+        except EmbedderUnavailable:
+            return await self._embed_singly(bank, memories)
         for memory, vector in zip(memories, vectors, strict=True):
-            changes = {"state": MemoryState.PENDING.value}
-            await self._parts.memories.give_vector(bank, memory.id, vector, changes, expect=memory.rev)
+            await self._give_vector(bank, memory, vector)
         return len(memories)
+
+    async def _embed_singly(self, bank: str, memories: Sequence[Memory]) -> int:
+        """One text that the embedder refuses must not keep the others waiting. Raises EmbedderUnavailable when it takes none."""
+        refused: list[Memory] = []
+        for memory in memories:
+            try:
+                (vector,) = await self._parts.embedder.embed([memory.spoken])
+            except EmbedderUnavailable:
+                refused.append(memory)
+                if len(refused) == REFUSED and len(refused) == memories.index(memory) + 1:
+                    raise  # the first ones, one after the other: it is down
+            else:
+                await self._give_vector(bank, memory, vector)
+        if len(refused) == len(memories):
+            raise EmbedderUnavailable
+        for memory in refused:
+            await self._parts.memories.patch(bank, memory.id, {"state": MemoryState.HELD.value}, expect=memory.rev)
+            await self._hold(bank, {memory.id: "the embedder refuses this text"})
+        return len(memories)
+
+    async def _give_vector(self, bank: str, memory: Memory, vector: Vector) -> None:
+        changes = {"state": MemoryState.PENDING.value}
+        await self._parts.memories.give_vector(bank, memory.id, vector, changes, expect=memory.rev)
 
 
 def _content_id(digest: Any, memory: Memory, again: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from consolidator.asking import AskingPolicy
@@ -11,10 +12,13 @@ from consolidator.echoes import Echoes
 from consolidator.errors import ConsolidatorError
 from consolidator.forgetting import Forgetting
 from consolidator.jobs import Jobs
+from consolidator.models import Receipt
 from consolidator.parking import Parking
 from consolidator.parts import Parts
 from consolidator.recollection import Recollection
+from consolidator.redo import barrier
 from consolidator.retention import Retainer
+from consolidator.revision import Revision
 from consolidator.worker import Worker
 
 log = logging.getLogger("consolidator.services")
@@ -34,16 +38,19 @@ class Services:
         )
         self.parts = parts
         self.closed = False
+        self._closing: asyncio.Task[None] | None = None
         self.echoes = Echoes(parts)
         self.retainer = Retainer(parts, settings.retain, self.echoes)
         self.recollection = Recollection(parts, settings.recall)
         self.forgetting = Forgetting(parts)
         self.parking = Parking(parts)
+        self.revision = Revision(parts)
         self.jobs = Jobs(
             parts, settings.worker, retainer=self.retainer, forgetting=self.forgetting,
             consolidation=Consolidation(parts, settings.consolidation, asking),
         )
-        self.worker = Worker(parts, settings.worker, self.jobs, alone=settings.store.kind in IN_PROCESS)
+        alone = settings.store.kind in IN_PROCESS
+        self.worker = Worker(parts, settings.worker, self.jobs, alone=alone, scrub=self.scrub)
         self._worker = settings.worker
         self._batch = settings.consolidation.batch
 
@@ -59,10 +66,30 @@ class Services:
             log.warning("wake_lost", extra={"action": "wake_lost", "error": type(error).__name__})
         self.worker.nudge()
 
+    async def scrub(self) -> list[Receipt]:
+        """Rewrite store and ledger, so that what was erased before is in no file; the receipts of which that is true now."""
+        settled = await self.parts.ledger.unscrubbed()
+        for bank in {receipt.bank for receipt in settled}:
+            await barrier(self.parts, bank)
+        done = [await part.scrub() for part in (self.parts.memories, self.parts.observations, self.parts.ledger)]
+        if not settled or not all(done):
+            return []
+        scrubbed = [receipt.model_copy(update={"state": "scrubbed"}) for receipt in settled]
+        for receipt in scrubbed:
+            await self.parts.ledger.settle(receipt)
+        log.info("scrubbed", extra={"action": "scrubbed", "receipts": len(scrubbed)})
+        return scrubbed
+
     async def close(self) -> None:
-        """Closing twice is harmless."""
-        if not self.closed:
-            self.closed = True
+        """Closing twice is harmless. It goes on to its end though a caller is cancelled."""
+        self.closed = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="consolidator closes")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
             await self.worker.stop(min(GRACE, self._worker.shutdown))
             await self.echoes.settled()
+        finally:
             await self.parts.close()

@@ -13,12 +13,20 @@ SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)]*\s+|\n{2,}")
 STOP_WORDS = """a an and are as at be been but by can could did do does for from had has have he her him his how i if in into is
 it its just me my no not of on or our out she so some than that the their them then there they this to too up us was we were what
 when where which who why will with would you your about also any more most very may might must shall should i'm i've it's don't"""
+RUN = 6  # words
 STOP = frozenset(STOP_WORDS.split())
 
 
 def plain(text: str) -> str:
     """Compared without regard to case, width and spacing."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def wordings(text: str) -> frozenset[str]:
+    """Every run of six words, where at least three of them say something: what two texts share only when one has the other's."""
+    words = [word.casefold() for word in WORD.findall(plain(text))]
+    runs = (words[start : start + RUN] for start in range(len(words) - RUN + 1))
+    return frozenset(" ".join(run) for run in runs if sum(word not in STOP for word in run) >= RUN // 2)
 
 
 @lru_cache(maxsize=65_536)

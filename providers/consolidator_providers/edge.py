@@ -147,6 +147,10 @@ class EdgeCollection:
     async def flush(self) -> None:
         await self._writer.run(self._flush)
 
+    async def scrub(self) -> bool:
+        await self._writer.run(lambda: self._shard.scrub())
+        return True
+
     async def close(self) -> None:
         """Flush and close the shard; repeating is harmless."""
         if self._timer is not None:

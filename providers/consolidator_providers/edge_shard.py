@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import qdrant_edge as q
 
@@ -16,6 +16,8 @@ from consolidator.errors import StoreError, StoreLocked, StorePoisoned
 from consolidator.ports import CollectionSpec
 
 T = TypeVar("T")
+NOBODY = list(range(10**12, 10**12 + 10**6))  # ids of no point: they fill the log
+MOST_ROLLS = 20
 
 _INDEXES: dict[FieldKind, Any] = {
     "keyword": q.PayloadSchemaType.Keyword,
@@ -98,6 +100,24 @@ class Shard:
         self.refuse_if_poisoned()
         self.call(self._engine.flush)
 
+    def scrub(self) -> None:
+        """Rewrite every segment that holds something deleted or replaced, then fill the log until its present files are gone."""
+        # what was replaced in place is no reason to rewrite a segment; what was deleted is, if it is one in 10,000 points
+        count = self.count(q.Filter())
+        spare = cast("list[q.PointId]", NOBODY[: 2 + count // 2_000])
+        self.write(q.UpdateOperation.upsert_points([q.Point(id, {}, {}) for id in spare]))
+        self.write(q.UpdateOperation.delete_points(spare))
+        self.flush()
+        self.call(self._engine.optimize)
+        log = self._folder / "wal"
+        old = {(path.name, path.stat().st_ino) for path in log.iterdir()}
+        for _ in range(MOST_ROLLS):
+            self.write(q.UpdateOperation.delete_points(cast("list[q.PointId]", NOBODY)))
+            self.flush()
+            if not old & {(path.name, path.stat().st_ino) for path in log.iterdir()}:
+                return
+        raise StoreError("the store's log did not let go of its old files; what was deleted may still stand in them")
+
     def retrieve(self, ids: list[str], fields: bool | list[str], vectors: bool | list[str]) -> dict[str, q.Record]:
         """By id, of any bank: the caller compares the bank."""
         records = self.call(self._engine.retrieve, list(dict.fromkeys(ids)), fields, vectors)
@@ -126,7 +146,7 @@ def _config(dimension: int) -> q.EdgeConfig:
         sparse_vectors={"bm25": q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)},
         # no graph: building it holds the interpreter for minutes, and exact search inside a bank is fast; and a deleted
         # point's text leaves the disk at the next optimisation, however few were deleted
-        optimizers=q.EdgeOptimizersConfig(indexing_threshold=0, deleted_threshold=1e-4, vacuum_min_vector_number=1),
+        optimizers=q.EdgeOptimizersConfig(indexing_threshold=0, deleted_threshold=1e-9, vacuum_min_vector_number=1),
         max_search_threads=1,
     )
 

@@ -82,9 +82,9 @@ class SqlLedger:
     async def standing(self, bank: str) -> Standing:
         return await self._db.read(lambda db: queue.standing(db, self._clock, bank))
 
-    async def claim(self, bank: str, owner: str, seconds: float) -> Lease | None:
+    async def claim(self, bank: str, owner: str, seconds: float, *, over: Sequence[str] = ()) -> Lease | None:
         await self.bank_key(bank)
-        return await self._db.write_lightly(lambda db: queue.claim(db, self._clock, bank, owner, seconds))
+        return await self._db.write_lightly(lambda db: queue.claim(db, self._clock, bank, owner, seconds, over))
 
     async def renew(self, lease: Lease, seconds: float) -> bool:
         return await self._db.write_lightly(lambda db: queue.renew(db, self._clock, lease, seconds))
@@ -153,6 +153,10 @@ class SqlLedger:
         await self.bank_key(receipt.bank)
         await self._db.write(lambda db: plans.entomb(db, receipt, memory_ids))
 
+    async def consumed_by(self, intent_id: str) -> list[str]:
+        used = select(t.use.c.memory).where(t.use.c.intent == intent_id).order_by(t.use.c.memory)
+        return await self._db.read(lambda db: list(db.scalars(used)))
+
     async def tombstones(self, bank: str, *, ids: Sequence[str] | None = None, open_only: bool = False) -> list[Tombstone]:
         return await self._db.read(lambda db: plans.tombstones(db, bank, ids, open_only=open_only))
 
@@ -164,18 +168,26 @@ class SqlLedger:
         query = query.where(t.receipt.c.state == "accepted") if accepted_only else query
         return await self._db.read(lambda db: [Receipt.model_validate_json(body) for body in db.scalars(query)])
 
+    async def unscrubbed(self) -> list[Receipt]:
+        settled = select(t.receipt.c.body).where(t.receipt.c.state == "settled").order_by(t.receipt.c.at, t.receipt.c.id)
+        return await self._db.read(lambda db: [Receipt.model_validate_json(body) for body in db.scalars(settled)])
+
+    async def scrub(self) -> bool:
+        return await self._db.scrub()
+
     # what is counted
 
     async def attempt_failed(
-        self, bank: str, ids: Sequence[str], *, reason: str, reply: str, park_after: int, at: datetime
+        self, bank: str, ids: Sequence[str], *, reason: str, reply: str, park_after: int, at: datetime, lease: Lease | None = None
     ) -> list[Parked]:
         await self.bank_key(bank)
         failure = counts.Failure(reason=reason, reply=reply, park_after=park_after, at=at)
-        return await self._db.write(lambda db: counts.failed(db, bank, ids, failure))
+        return await self._db.write(lambda db: counts.failed(db, bank, ids, failure, lease))
 
-    async def hold(self, bank: str, ids: Sequence[str], *, reason: str, at: datetime) -> None:
+    async def hold(self, bank: str, ids: Sequence[str], *, reason: str, at: datetime, lease: Lease | None = None) -> None:
         await self.bank_key(bank)
-        await self._db.write(lambda db: counts.failed(db, bank, ids, counts.Failure(reason=reason, park_after=None, at=at)))
+        failure = counts.Failure(reason=reason, park_after=None, at=at)
+        await self._db.write(lambda db: counts.failed(db, bank, ids, failure, lease))
 
     async def attempts_cleared(self, bank: str, ids: Sequence[str]) -> None:
         await self._db.write(lambda db: counts.cleared(db, bank, ids))

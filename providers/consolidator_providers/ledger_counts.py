@@ -9,7 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from consolidator.plans import Breaker, Parked, Spent
+from consolidator.errors import LeaseLost
+from consolidator.plans import Breaker, Lease, Parked, Spent
+from consolidator_providers import ledger_plans as plans
 from consolidator_providers import ledger_queue as queue
 from consolidator_providers import ledger_rows as rows
 from consolidator_providers import ledger_schema as t
@@ -44,10 +46,12 @@ class Failure:
         return row.model_copy(update=told)
 
 
-def failed(db: Connection, bank: str, ids: Sequence[str], failure: Failure) -> list[Parked]:
-    queue.lock(db, t.bank.c.id == bank)
+def failed(db: Connection, bank: str, ids: Sequence[str], failure: Failure, lease: Lease | None) -> list[Parked]:
+    if queue.lock(db, *(queue.held(lease) if lease else (t.bank.c.id == bank,))) is None:
+        raise LeaseLost
+    gone = {stone.memory_id for stone in plans.tombstones(db, bank, ids, open_only=False)}
     known = {row.memory_id: row for row in parked(db, bank)}
-    counted = [failure.counted(known.get(i), i) for i in dict.fromkeys(ids)]
+    counted = [failure.counted(known.get(i), i) for i in dict.fromkeys(ids) if i not in gone]
     cleared(db, bank, [row.memory_id for row in counted])
     kept = ({**row.model_dump(exclude={"memory_id"}), "memory": row.memory_id, "bank": bank} for row in counted)
     rows.insert_all(db, t.parked, kept)

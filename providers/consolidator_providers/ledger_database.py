@@ -47,8 +47,15 @@ class Database:
         return _transaction(self._backend.light, job)
 
     async def _run(self, engine: Engine, job: Job[T]) -> T:
-        # shielded: a cancelled caller must not see a commit as undone that was made
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, _transaction, engine, job))
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._threads, _transaction, engine, job)
+        except RuntimeError as error:  # the threads take nothing more
+            raise LedgerError("the ledger is closed") from error
+        return await asyncio.shield(done)  # a cancelled caller must not see a commit as undone that was made
+
+    async def scrub(self) -> bool:
+        """Empty SQLite's log: in the file itself, what was deleted is overwritten at once. PostgreSQL's log and backups stay."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _scrubbed, self._backend.writing)
 
     @property
     def place(self) -> str:
@@ -59,6 +66,18 @@ class Database:
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._backend.writing.dispose)
         self._threads.shutdown(wait=True)
+
+
+def _scrubbed(engine: Engine) -> bool:
+    sqlite = engine.url.get_backend_name() == "sqlite"
+    with _translated(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        raw = db.connection.driver_connection
+        assert raw is not None
+        if not sqlite:
+            raw.execute("VACUUM")
+            return False
+        (busy, *_) = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
 
 def _transaction(engine: Engine, job: Job[T]) -> T:

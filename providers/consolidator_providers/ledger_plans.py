@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from consolidator.errors import Conflict, ErasedMeanwhile, LeaseLost, StaleVersion
-from consolidator.models import Receipt
+from consolidator.models import MemoryState, Receipt
 from consolidator.plans import Change, Intent, Lease, Tombstone
 from consolidator_providers import ledger_queue as queue
 from consolidator_providers import ledger_rows as rows
@@ -29,6 +29,9 @@ def commit(db: Connection, intent: Intent, lease: Lease) -> int:
         _move_head(db, intent.bank, change)
         scrubbed += rows.write_change(db, intent, change)
     rows.write_entries(db, intent.entries)
+    done = [mark.memory_id for mark in intent.marks if mark.state is MemoryState.DONE]
+    for part in rows.chunks(done):  # what is digested has not failed
+        db.execute(delete(t.parked).where(t.parked.c.bank == intent.bank, t.parked.c.memory.in_(part)))
     return scrubbed + rows.scrub(db, intent.bank, intent.erased)
 
 

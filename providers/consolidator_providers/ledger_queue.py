@@ -65,15 +65,19 @@ def _least(before: Any, asked: Any) -> Any:
     return asked if before is None else min(before, asked)
 
 
-def claim(db: Connection, clock: Clock, bank: str, owner: str, seconds: float) -> Lease | None:
+def claim(db: Connection, clock: Clock, bank: str, owner: str, seconds: float, over: Sequence[str]) -> Lease | None:
     now = clock(db)
-    free = (b.lease_until < now) | (b.owner == owner)
-    taking = update(t.bank).where(b.id == bank, free).returning(b.token, b.wakes, b.reading)
-    taken = taking.values(owner=owner, token=b.token + 1, lease_until=now + seconds, taken=b.wakes, again=null())
-    row = db.execute(taken).one_or_none()
+    row = lock(db, b.id == bank)
     if row is None:
         return None
-    return Lease(bank=bank, owner=owner, token=row.token, wakes=row.wakes, reading=tuple(row.reading or ()))
+    read = tuple(row.reading or ())
+    if row.lease_until >= now and row.owner != owner and not {*over} & {*read}:
+        return None
+    token = row.token + 1
+    values = {"owner": owner, "token": token, "lease_until": now + seconds, "taken": row.wakes, "again": null()}
+    db.execute(update(t.bank).where(b.id == bank).values(values))
+    died = row.lease_until < now or row.owner == owner  # whoever is alive was not killed by what it reads
+    return Lease(bank=bank, owner=owner, token=token, wakes=row.wakes, reading=read if died else ())
 
 
 def renew(db: Connection, clock: Clock, lease: Lease, seconds: float) -> bool:

@@ -188,6 +188,9 @@ class QdrantCollection:
         if self._calls.closed:
             raise StoreError("the store is closed")
 
+    async def scrub(self) -> bool:
+        return False
+
     async def close(self) -> None:
         """The connection is the storage's, and stays open."""
 

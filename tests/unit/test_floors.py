@@ -20,7 +20,7 @@ FLOORS = (
     {"ports", "events"},
     {"parts", "trends", "checks", "points", "actions", "provenance", "ranking", "breakers", "invariants"},
     {"prompts", "planning", "redo", "leases", "asking", "echoes", "gathering"},
-    {"retention", "consolidation", "recollection", "forgetting", "proposing", "parking"},
+    {"retention", "consolidation", "recollection", "forgetting", "proposing", "parking", "revision"},
     {"jobs"},
     {"worker"},
     {"config", "arguments"},

@@ -226,7 +226,7 @@ async def test_memories_are_chosen_by_all_that_is_given(bank: Bank, chosen: str)
 
 
 async def test_forget_says_what_it_needs(bank: Bank) -> None:
-    with pytest.raises(InvalidInput, match="memory_ids, source or tags"):
+    with pytest.raises(InvalidInput, match="memory_ids, source, tags or before"):
         await bank.forget()
     with pytest.raises(InvalidInput, match="source is blank"):
         await bank.forget(source=" ")

@@ -194,3 +194,12 @@ async def test_an_update_that_drifts_onto_a_more_trusted_twin_does_not_swallow_i
     other = await teller.believe("Invoices are paid weekly.", source="chat", trust=Trust.USER)
     await teller.tell("They go there.", "chat 2", other, update("o1", "Invoices go to the  harbour office!"), trust=Trust.USER)
     assert (await bank.observation(trusted.id)).state is ObservationState.LIVE
+
+
+async def test_no_line_of_an_erased_text_is_known_as_handed_out(bank: Bank) -> None:
+    text = "Alice moved from Lisbon to Berlin in March.\nShe has found a flat near the canal."
+    await bank.retain(text, source="s", speaker="Alice")
+    await bank.recall("Berlin")
+    await bank.forget(source="s")
+    (again,) = (await bank.retain(text, source="s2", speaker="Alice")).memories
+    assert not again.echo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -184,3 +185,28 @@ async def test_two_banks_know_nothing_of_each_other(engine: Engine) -> None:
 
 def test_times_are_utc() -> None:
     assert to_utc(datetime(2026, 1, 1, 12, tzinfo=UTC)).tzinfo is UTC
+
+
+async def test_one_text_that_the_embedder_refuses_keeps_no_other_waiting(open_engine: Open) -> None:
+    class Picky(HashEmbedder):
+        async def embed(self, texts: Sequence[str]) -> list[Vector]:
+            if any("unspeakable" in text for text in texts):
+                raise EmbedderUnavailable
+            return await super().embed(texts)
+
+    async with open_engine() as engine:
+        picky = Picky()
+        picky.down = True
+        object.__setattr__(engine._parts, "embedder", picky)
+        bank = engine.bank("alice")
+        await bank.retain(["Something unspeakable.", *(f"Note {n}." for n in range(5))], source="s")
+        with pytest.raises(EmbedderUnavailable):  # it takes none: nobody is to blame
+            await bank.consolidate()
+        assert (await bank.stats()).unembedded == 6
+        picky.down = False
+        await bank.consolidate()
+        stats = await bank.stats()
+        assert (stats.unembedded, stats.pending, stats.held) == (0, 0, 1)
+        (row,) = await bank.parked()
+        assert (row.state, row.reason) == ("held", "the embedder refuses this text")
+        assert await bank.check() == []

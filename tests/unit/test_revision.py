@@ -1,0 +1,179 @@
+"""A person's hand on what the engine believes: revert, correct, undo; and what of it erasing takes away."""
+
+from __future__ import annotations
+
+import pytest
+
+from consolidator.engine import Bank
+from consolidator.errors import Conflict, InvalidInput, NotFound
+from consolidator.models import MemoryState, ObservationState
+from consolidator.proposals import Batch, NothingDurable, Proposal
+from consolidator.testing import ScriptedProposer
+from consolidator.testing.proposers import word_for_word
+from tests.script import Teller, create, delete, plan, update
+
+LISBON, BERLIN = "Alice lives in Lisbon.", "Alice used to live in Lisbon and moved to Berlin."
+
+
+@pytest.fixture
+def teller(bank: Bank, script: ScriptedProposer) -> Teller:
+    return Teller(bank, script)
+
+
+async def sound(bank: Bank) -> None:
+    assert await bank.check() == []
+
+
+async def test_revert_makes_the_old_text_a_new_version_and_keeps_what_came_later(teller: Teller) -> None:
+    bank = teller.bank
+    belief = await teller.believe(LISBON)
+    await teller.tell("I moved to Berlin.", "s1", belief, update("", BERLIN, change="state_change"))
+    done = await bank.revert(belief.id, 1, reason="she only visited")
+    assert (done.text, done.version, done.proof_count) == (LISBON, 3, 2)
+    assert [(v.change, v.by, v.text) for v in await bank.history(belief.id)] == [
+        ("create", "script", LISBON), ("state_change", "script", BERLIN), ("revert", "person", LISBON),
+    ]
+    entry = (await bank.journal())[-1]
+    assert (entry.action, entry.reason, entry.before, entry.after) == ("reverted", "she only visited", BERLIN, LISBON)
+    assert [hit.text for hit in await bank.recall("Lisbon", kinds={"observation"})] == [LISBON]
+    await sound(bank)
+
+
+async def test_a_deleted_observation_is_restored_by_its_last_version(teller: Teller) -> None:
+    bank = teller.bank
+    belief = await teller.believe(LISBON)
+    await teller.tell("That was never so.", "s1", belief, delete(""))
+    assert await bank.observations() == []
+    with pytest.raises(InvalidInput, match="was retracted"):
+        await bank.revert(belief.id, 2, reason="r")
+    await bank.revert(belief.id, 1, reason="it was so")
+    assert [o.text for o in await bank.observations()] == [LISBON]
+    await sound(bank)
+
+
+async def test_revert_refuses_what_is_not_there_and_what_was_erased(teller: Teller) -> None:
+    bank = teller.bank
+    belief = await teller.believe(LISBON)
+    await teller.tell("I moved to Berlin.", "secret", belief, update("", BERLIN, change="state_change"))
+    await bank.forget(source="secret")
+    for number, error in ((2, Conflict), (9, NotFound), (3, InvalidInput)):
+        with pytest.raises(error):
+            await bank.revert(belief.id, number, reason="r")
+    with pytest.raises(NotFound):
+        await bank.revert("5f0c2a9e-7f0e-5c63-9d3e-0a4c1f8f2b11", 1, reason="r")
+    with pytest.raises(InvalidInput, match="reason is blank"):
+        await bank.revert(belief.id, 1, reason=" ")
+
+
+async def test_a_correction_wins_over_the_model_which_may_only_propose(teller: Teller) -> None:
+    bank = teller.bank
+    belief = await teller.believe("The concert is on the 4th.")
+    correction = await bank.correct(belief.id, "The concert is on the 14th.")
+    assert (correction.source, correction.state, correction.metadata) == ("correction", MemoryState.DONE, {"corrects": belief.id})
+    (told,) = await bank.observations()
+    assert (told.id, told.text, told.confidence, told.proof_count) == (belief.id, "The concert is on the 14th.", 1.0, 1)
+    assert [e.supports for e in told.evidence] == [False, True]
+    await teller.tell("It is on the 24th.", "s1", belief, update("", "The concert is on the 24th.", change="correction"))
+    by_text = {o.text: o for o in await bank.observations()}
+    assert by_text["The concert is on the 24th."].contests == belief.id
+    assert by_text["The concert is on the 14th."].version == 2
+    await teller.tell("There is no concert.", "s2", belief, delete(""))
+    assert (await bank.observation(belief.id)).state is ObservationState.LIVE
+    await sound(bank)
+
+
+async def test_a_correction_stands_when_all_it_corrected_is_erased_and_goes_with_its_own_source(teller: Teller) -> None:
+    bank = teller.bank
+    belief = await teller.believe("The concert is on the 4th.", source="s0")
+    await bank.correct(belief.id, "The concert is on the 14th.")
+    receipt = await bank.forget(source="s0")
+    assert [o.text for o in await bank.observations()] == ["The concert is on the 14th."]
+    assert (await bank.verify(receipt)).ok
+    assert [v.text for v in await bank.history(belief.id)] == [None, "The concert is on the 14th."]
+    receipt = await bank.forget(source="correction")
+    assert await bank.observations() == []
+    assert (await bank.verify(receipt)).ok
+    await sound(bank)
+
+
+async def test_a_persons_word_stays_one_after_a_rollback(teller: Teller) -> None:
+    bank = teller.bank
+    belief = await teller.believe("The concert is on the 4th.")
+    await bank.correct(belief.id, "The concert is on the 14th.")
+    later = await bank.correct(belief.id, "The concert is on the 15th.", source="a slip")
+    await bank.forget(memory_ids=[later.id])
+    (told,) = await bank.observations()
+    assert told.text == "The concert is on the 14th."
+    await teller.tell("It is on the 24th.", "s1", belief, update("", "The concert is on the 24th.", change="correction"))
+    assert (await bank.observation(belief.id)).text == "The concert is on the 14th."
+
+
+async def test_a_wrong_memory_is_put_right_and_stays_as_it_was_said(teller: Teller, script: ScriptedProposer) -> None:
+    bank = teller.bank
+    belief = await teller.believe(LISBON, source="s0")
+    said = await teller.tell("I moved to Bern.", "s1", belief, update("", "Alice moved to Bern.", change="state_change"))
+    only = await teller.believe("Bern is where Alice works.", source="s1")
+    correction = await bank.correct(said, "I moved to Berlin, not to Bern.", reason="misheard")
+    wrong = await bank.memory(said)
+    assert (wrong.text, wrong.state, wrong.corrected_by) == ("I moved to Bern.", MemoryState.DONE, correction.id)
+    assert (correction.source, correction.state) == ("s1", MemoryState.PENDING)
+    assert {o.id: o.text for o in await bank.observations()} == {belief.id: LISBON, only.id: only.text}
+    script.answer_with([word_for_word])
+    await bank.consolidate()
+    assert "I moved to Berlin, not to Bern." in {o.text for o in await bank.observations()}
+    hits = {hit.id: hit for hit in await bank.recall("I moved to Bern.", kinds={"memory"})}
+    assert hits[said].superseded_by == correction.id
+    await sound(bank)
+
+
+async def test_a_pass_is_taken_back_whole(teller: Teller, script: ScriptedProposer) -> None:
+    bank = teller.bank
+    belief = await teller.believe(LISBON, source="s0")
+    dog = await teller.believe("Alice has a dog.", source="s0")
+    cat = await teller.believe("Alice has a cat.", source="s0")
+    kept = await bank.retain(["I moved.", "No dog.", "A bike!", "A cat, yes.", "Hm."], source="s1")
+
+    def answer(batch: Batch) -> Proposal:
+        o = {c.observation.id: c.alias for c in batch.candidates}
+        actions = plan(
+            update(o[belief.id], BERLIN, "m1", change="state_change"), delete(o[dog.id], "m2"), create("Alice has a bike.", "m3"),
+            update(o[cat.id], "Alice has a cat.", "m4", change="restate"),
+        )
+        return actions.model_copy(update={"nothing": (NothingDurable(memory="m5"),)})
+
+    teller.say(answer)
+    await bank.consolidate()
+    done = (await bank.journal())[-1].intent
+    before = {o.id: (o.text, o.proof_count) for o in (belief, dog, cat)}
+    assert len(await bank.undo(done, reason="a bad model")) == 4
+    assert {o.id: (o.text, o.proof_count) for o in await bank.observations()} == before
+    states = {m.text: m.state for m in await bank.memories(source="s1")}
+    assert set(states.values()) == {MemoryState.HELD}
+    assert {row.reason for row in await bank.parked()} == {"its pass was taken back: a bad model"}
+    with pytest.raises(Conflict, match="have changed since"):
+        await bank.undo(done, reason="twice")
+    await bank.replay()
+    script.answer_with([word_for_word])
+    assert (await bank.consolidate()).created == len(kept.memories)
+    await sound(bank)
+
+
+async def test_a_pass_whose_observations_moved_on_is_not_taken_back(teller: Teller) -> None:
+    bank = teller.bank
+    belief = await teller.believe(LISBON)
+    first = (await bank.journal())[-1].intent
+    await teller.tell("I moved to Berlin.", "s1", belief, update("", BERLIN, change="state_change"))
+    before = await bank.observations()
+    with pytest.raises(Conflict, match=belief.id):
+        await bank.undo(first, reason="r")
+    assert await bank.observations() == before
+    with pytest.raises(NotFound):
+        await bank.undo("no such pass", reason="r")
+
+
+@pytest.mark.parametrize("text", ["", "  ", "x" * 500])
+async def test_a_correction_is_one_statement(teller: Teller, text: str) -> None:
+    belief = await teller.believe(LISBON)
+    with pytest.raises(InvalidInput):
+        await teller.bank.correct(belief.id, text)
+    assert len(await teller.bank.memories()) == 1
