@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Place:
     parts: Parts
     folder: Path
     witness: Witness
+    told: Counter[str] = field(default_factory=Counter)  # how often each word was sent to retain
 
     @property
     def bank(self) -> Bank:
@@ -65,12 +66,14 @@ async def one_user(place: Place, seed: int, first: int, steps: int) -> list[str]
     found = []
     for step in islice(random_steps(seed, first), steps):
         known = place.witness.erased(place.witness.forgotten)
+        place.told.update(words(item["text"] for item in step.get("items", ())))
         try:
             returned = await perform(place.bank, step)
         except Conflict:  # a text that is told while it is being erased
             continue
         if "served" in returned:
-            found += sorted(known & words([returned["served"]]) & place.witness.erased(place.witness.forgotten))
+            again = {word for word, times in place.told.items() if times > 1}  # a retain that has not returned may say it, too
+            found += sorted(known & words([returned["served"]]) & place.witness.erased(place.witness.forgotten) - again)
             continue
         found += place.witness.hear(returned)
     return found
