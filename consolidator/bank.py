@@ -342,6 +342,7 @@ class Bank:
         ids = arguments.ids_of(acknowledged) or []
         try:
             async with self._services.jobs.changing(self.id):
+                await barrier(self._parts, self.id)
                 return await self._examined(ids)
         except StoreError as error:  # what was left open cannot be finished; the rest can still be looked at
             return [Violation(kind="stuck", what=str(error)), *await self._examined(ids)]

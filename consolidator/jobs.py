@@ -144,7 +144,10 @@ class Jobs:
         async with self.changing(bank, wait=self._policy.lease) as lease:
             if reason := (await self._parts.ledger.standing(bank)).paused:
                 return Report(dry_run=dry_run, paused=reason)
-            report = await self._consolidate(bank, lease, limit=limit, dry_run=dry_run, by_hand=True)
+            try:
+                report = await self._consolidate(bank, lease, limit=limit, dry_run=dry_run, by_hand=True)
+            finally:
+                await barrier(self._parts, bank)
             if not dry_run and not report.left:
                 await self._parts.ledger.finish(lease, more=limit is not None)
             return report
@@ -193,12 +196,9 @@ class Jobs:
 
         while not dry_run and await self._retainer.embed_waiting(bank):
             pass
-        try:
-            return await self._consolidation.run(
-                bank, lease, erase=erase, limit=limit, passes=passes, dry_run=dry_run, by_hand=by_hand, told=told
-            )
-        finally:
-            await barrier(self._parts, bank)
+        return await self._consolidation.run(
+            bank, lease, erase=erase, limit=limit, passes=passes, dry_run=dry_run, by_hand=by_hand, told=told
+        )
 
     async def _finished(self, bank: str, lease: Lease, report: Report, attempts: int) -> None:
         if report.left:  # they are tried again, but not at once
@@ -206,7 +206,10 @@ class Jobs:
             stuck = not report.passes  # where others were digested, those who are left keep nobody waiting
             seconds = backoff(attempts if stuck else 0, self._policy, self._lot())
             return await self._parts.ledger.postpone(lease, seconds, reason, attempt=stuck)
-        await self._parts.ledger.finish(lease, more=await self._consolidation.pending(bank) > 0)
+        more = await self._consolidation.pending(bank) > 0
+        if not more:
+            await barrier(self._parts, bank)  # else with the next passes: to flush is dear
+        await self._parts.ledger.finish(lease, more=more)
 
     async def _postponed(self, bank: str, lease: Lease, error: Exception, attempts: int) -> None:
         if isinstance(error, LeaseLost):

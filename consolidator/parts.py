@@ -22,6 +22,7 @@ class Parts:
     clock: Clock
     owner: str  # names this process in leases
     events: Events = field(default_factory=Events)
+    applied: set[str] = field(default_factory=set)  # plans that this process has applied and not closed: nothing to redo
 
     @property
     def memories(self) -> VectorStore:

@@ -16,16 +16,23 @@ from consolidator.ports import ABSENT, Expect, PutOutcome
 
 log = logging.getLogger("consolidator.redo")
 
+MOST_OPEN = 8  # applied plans of a bank that wait for a flush together
+
 
 async def finish_open_plans(parts: Parts, bank: str) -> int:
-    """Apply again every plan that is not known to be on disk. Comes before anything else under a lease."""
+    """Apply again every plan that is not known to be on disk. Comes before anything else under a lease.
+
+    What this very process has applied is in its store: to flush it may wait until there are several such plans.
+    """
     plans = await parts.ledger.unfinished(bank)
-    for plan in plans:
+    lost = [plan for plan in plans if plan.id not in parts.applied]
+    for plan in lost:
         await apply(parts, plan)
-    if plans:
+    if lost or len(plans) >= MOST_OPEN:
         await barrier(parts, bank)
-        log.info("plans_redone", extra={"action": "plans_redone", "count": len(plans)})
-    return len(plans)
+    if lost:
+        log.info("plans_redone", extra={"action": "plans_redone", "count": len(lost)})
+    return len(lost)
 
 
 async def carry_out(parts: Parts, intent: Intent, lease: Lease) -> int:
@@ -42,13 +49,16 @@ async def apply(parts: Parts, intent: Intent) -> None:
     for mark in intent.marks:
         await _mark(parts, intent.bank, mark)
     await parts.ledger.mark_applied(intent.id)
+    parts.applied.add(intent.id)
 
 
 async def barrier(parts: Parts, bank: str) -> None:
     """Return when all that was applied is on disk, and let the ledger forget how to redo it."""
+    closing = {plan.id for plan in await parts.ledger.unfinished(bank)} & parts.applied
     await parts.observations.flush()
     await parts.memories.flush()
     await parts.ledger.close_applied(bank)
+    parts.applied.difference_update(closing)
 
 
 async def _put(parts: Parts, bank: str, change: Change) -> None:
