@@ -18,8 +18,8 @@ import typer
 
 import consolidator
 from consolidator.errors import Conflict, ConsolidatorError, InvalidInput, NotFound, StoreLocked
-from consolidator_adapters.cli import demo, doctor, reading, writing
-from consolidator_adapters.cli.call import AsJson, BankId, Config, Debug, Folder, command
+from consolidator_adapters.cli import demo, doctor, erasing, fsck, parking, reading, revising, working, writing
+from consolidator_adapters.cli.call import AsJson, BankId, Config, Debug, Folder, command, group
 
 ABOUT = """A memory for agents that consolidates: verbatim memories, evidence-linked observations, provable erasure.
 
@@ -28,6 +28,7 @@ Start with [b]consolidator demo[/b]: it needs no key and no server."""
 USAGE_ERRORS = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 EXITS: tuple[tuple[type[Exception], int], ...] = ((InvalidInput, 2), (NotFound, 3), (StoreLocked, 4), (Conflict, 4))
 INTERRUPTED = 130
+ANSWERED = ("consolidator.retention", "consolidator.jobs")  # loggers of what a command's answer tells
 CHATTY = ("sentence_transformers", "transformers", "huggingface_hub", "torch", "httpx", "httpcore", "openai", "urllib3")
 
 app = typer.Typer(help=ABOUT, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -44,15 +45,18 @@ def options(
     ctx.obj = {"folder": folder, "config": config, "bank": bank, "json": json, "debug": debug}
 
 
-START, USE, LOOK, ERASE = "Start", "Use", "Look", "Erase"
+START, USE, LOOK, REVISE, WORK, ERASE = "Start", "Use", "Look", "Put right", "Work", "Erase"
 for panel, work in (
     (START, demo.demo), (START, writing.init), (START, doctor.doctor),
     (USE, writing.retain), (USE, reading.recall), (USE, writing.consolidate),
     (LOOK, reading.observations), (LOOK, reading.show), (LOOK, reading.history), (LOOK, reading.journal),
-    (LOOK, reading.sources), (LOOK, reading.parked), (LOOK, reading.stats),
-    (ERASE, writing.forget), (ERASE, writing.verify),
+    (LOOK, reading.sources), (LOOK, reading.stats), (LOOK, working.status), (LOOK, fsck.fsck),
+    (REVISE, revising.correct), (REVISE, revising.revert), (REVISE, revising.undo),
+    (WORK, working.worker), (WORK, working.pause), (WORK, working.resume),
+    (ERASE, erasing.forget), (ERASE, erasing.scrub), (ERASE, erasing.verify),
 ):
     app.command(work.__name__, rich_help_panel=panel)(command(work))
+app.add_typer(group(parking.listed, parking.WORKS, parking.ABOUT), name="parked", rich_help_panel=WORK)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,7 +95,7 @@ def _failed(args: Sequence[str], error: BaseException, message: str, code: int) 
 
 def _untold(record: logging.LogRecord) -> bool:
     """Not what a command's answer says in a sentence."""
-    return record.msg != "embedder_unavailable"
+    return record.msg != "embedder_unavailable" and (record.msg != "turn_failed" or bool(record.exc_info))
 
 
 def _quieten(*, debug: bool) -> None:
@@ -100,11 +104,13 @@ def _quieten(*, debug: bool) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    kept = logging.getLogger("consolidator.retention")
-    kept.removeFilter(_untold)
+    for name in ANSWERED:
+        log = logging.getLogger(name)
+        log.removeFilter(_untold)
+        if not debug:
+            log.addFilter(_untold)
     if debug:
         return
-    kept.addFilter(_untold)
     warnings.simplefilter("ignore")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

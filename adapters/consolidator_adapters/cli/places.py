@@ -40,6 +40,11 @@ def unusable(settings: Settings) -> str | None:
     return None if elsewhere or os.access(place, os.W_OK | os.X_OK) else denied(folder, "permission denied")
 
 
+def own_files(settings: Settings) -> bool:
+    """Whether all that is kept lies in files that the engine itself may rewrite, and not in a server's."""
+    return settings.store.kind in ("edge", "memory") and (settings.ledger.url or "sqlite").startswith("sqlite")
+
+
 def denied(folder: Path, why: str) -> str:
     return f"{folder} cannot be written: {why}; {ELSEWHERE}"
 

@@ -1,4 +1,4 @@
-"""Commands that look: recall, observations, show, history, journal, sources, parked, stats."""
+"""Commands that look: recall, observations, show, history, journal, sources, stats."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consolidator.errors import InvalidInput, NotFound
+from consolidator.errors import ConsolidatorError, InvalidInput, NotFound
 from consolidator_adapters.cli import hits, views
 from consolidator_adapters.cli.call import Call, full_id, moment
+from consolidator_adapters.cli.story import Story, erasures, story
 
 if TYPE_CHECKING:
     from consolidator.engine import Bank
-    from consolidator.models import Memory, Observation
+    from consolidator.models import Memory, Observation, Receipt
 
 Id = Annotated[str, typer.Argument(help="An id, or its first 4 characters or more.", show_default=False)]
 Tag = Annotated[list[str] | None, typer.Option("--tag", "-t", help="Only with this tag; give it again for more.")]
@@ -47,23 +48,24 @@ async def recall(  # noqa: PLR0913 (one parameter for each filter)
 
 
 async def observations(
-    call: Call, trend: Annotated[str | None, typer.Option("--trend", help=f"Only {', '.join(TRENDS)}.")] = None, tag: Tag = None
+    call: Call, trend: Annotated[str | None, typer.Option("--trend", help=f"Only {', '.join(TRENDS)}.")] = None, tag: Tag = None,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Those that were deleted, or merged into others.")] = False,
 ) -> None:
     """List what was distilled."""
     if trend is not None and trend not in TRENDS:
         raise InvalidInput(f'--trend: there is no trend "{trend}"; known are {", ".join(TRENDS)}')
     async with call.memory() as bank:
-        found = await bank.observations(tags=tag or (), trend=trend)
-    call.answer(found, lambda: views.observations(found))
+        found = await bank.observations(tags=tag or (), trend=trend, state="retracted" if deleted else "live")
+    call.answer(found, lambda: views.deleted(found, bank.id) if deleted else views.observations(found))
 
 
 async def show(call: Call, id: Id) -> None:
     """Show a memory, or an observation with the words of its evidence."""
     async with call.memory() as bank:
         id = await full_id(bank, id)
-        observation = await _observation(bank, id)
+        observation = await observation_of(bank, id)
         if observation is None:
-            memory = await _memory(bank, id)
+            memory = await memory_of(bank, id)
             return call.answer({"memory": memory}, lambda: views.memory(memory))
         versions = await bank.history(id)
         evidence = await memories_of(bank, (e.memory_id for e in observation.evidence))
@@ -71,14 +73,16 @@ async def show(call: Call, id: Id) -> None:
     call.answer(value, lambda: views.observation(observation, evidence, versions))
 
 
-async def _observation(bank: Bank, id: str) -> Observation | None:
+async def observation_of(bank: Bank, id: str) -> Observation | None:
+    """None where there is none of this id."""
     try:
         return await bank.observation(id)
     except NotFound:
         return None
 
 
-async def _memory(bank: Bank, id: str) -> Memory:
+async def memory_of(bank: Bank, id: str) -> Memory:
+    """Raises NotFound."""
     try:
         return await bank.memory(id)
     except NotFound:
@@ -97,14 +101,32 @@ async def memories_of(bank: Bank, ids: Iterable[str]) -> dict[str, Memory]:
 
 
 async def history(call: Call, id: Id) -> None:
-    """Tell the story of an observation: when it changed, why, by whom, on which evidence."""
+    """Tell the story of an observation: when it changed, why, by whom, on which evidence; and how to take it back."""
     async with call.memory() as bank:
         id = await full_id(bank, id)
-        versions = await bank.history(id)
+        given = await bank.receipts()
+        try:
+            versions, observation = await bank.history(id), await bank.observation(id)
+        except NotFound:
+            raise await _no_story(bank, id, given) from None
         entries = await bank.journal(observation_id=id)
-        cited = await memories_of(bank, (memory for entry in entries for memory in entry.cites))
-    value = {"observation_id": id, "versions": versions, "journal": entries, "evidence": cited}
-    call.answer(value, lambda: views.story(entries, versions, cited))
+        known = {memory for entry in entries for memory in entry.cites}.union(*(v.lineage | v.why for v in versions))
+        cited = await memories_of(bank, sorted(known))
+    value = {"observation": observation, "versions": versions, "journal": entries, "evidence": cited}
+    told = Story(
+        observation=observation, versions=versions, entries=entries, cited=cited, erased=erasures(id, given), bank=bank.id
+    )
+    call.answer({"observation_id": id, **value}, lambda: story(told))
+
+
+async def _no_story(bank: Bank, id: str, receipts: Iterable[Receipt]) -> ConsolidatorError:
+    """What is to be said of an id that is no observation."""
+    for receipt in receipts:
+        if any(row.id == id and row.case == "erased" for row in receipt.observations):
+            return NotFound(f"observation {id} was erased on {views.day(receipt.at)}, by receipt {receipt.id}")
+    memory = await memory_of(bank, id)
+    short = views.short(memory.id)
+    return InvalidInput(f"{short} is a memory: it stays as it was said, and has no history; `consolidator show {short}`")
 
 
 async def journal(
@@ -112,11 +134,13 @@ async def journal(
     observation: Annotated[str | None, typer.Option("--observation", "-o", help="Only of this one.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = 50,
 ) -> None:
-    """List what was decided, oldest first."""
+    """Tell what was decided: when, what, why, on which evidence, by whom; oldest first."""
     async with call.memory() as bank:
         id = await full_id(bank, observation) if observation else None
         entries = await bank.journal(observation_id=id, limit=limit)
-    call.answer(entries, lambda: views.journal(entries))
+        ids = (memory for entry in entries for memory in entry.cites[: views.WITNESSES_SHOWN])
+        cited = {} if call.json else await memories_of(bank, ids)
+    call.answer(entries, lambda: views.journal(entries, cited))
 
 
 async def sources(call: Call) -> None:
@@ -124,14 +148,6 @@ async def sources(call: Call) -> None:
     async with call.memory() as bank:
         found = await bank.sources()
     call.answer(found, lambda: views.sources(found))
-
-
-async def parked(call: Call) -> None:
-    """List memories that consolidation could not digest, and why."""
-    async with call.memory() as bank:
-        rows = await bank.parked()
-        said = await memories_of(bank, (row.memory_id for row in rows))
-    call.answer(rows, lambda: views.parked(rows, said))
 
 
 async def stats(call: Call) -> None:

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from consolidator.models import Evidence, Hit, Memory, Observation, Receipt, Retained, Stats, Verification, Version
-    from consolidator.plans import Entry, Parked, Report
+    from consolidator.plans import Entry, Report
 
 HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 SHORT = 8  # characters of an id where it is shown to people
 TREND_STYLE = {"new": "cyan", "strengthening": "green", "stable": "", "weakening": "yellow", "stale": "bright_black"}
 ACTIONS_SHOWN = 20
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+WITNESSES_SHOWN = 3
+CHANGES = ("created", "updated", "reinforced", "merged", "deleted", "contested", "skipped")
 CHECKED = {  # what was searched for an erasure's traces: retracted observations and husks too, so not what `stats` counts
     "memories": ("memory", "memories"), "observations": ("observation record", "observation records"),
     "ledger_texts": ("ledger text", "ledger texts"),
@@ -33,7 +36,12 @@ def plain(text: str | None) -> str:
     """On one line, without the controls and marks that could steer a terminal."""
     if text is None:
         return "(erased)"
-    return " ".join("".join(" " if unicodedata.category(c) in HIDDEN else c for c in text).split())
+    return " ".join(plain_line(text).split())
+
+
+def plain_line(text: str) -> str:
+    """With its blanks."""
+    return "".join(" " if unicodedata.category(c) in HIDDEN else c for c in text)
 
 
 def day(when: datetime) -> str:
@@ -42,6 +50,11 @@ def day(when: datetime) -> str:
 
 def minute(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M}"
+
+
+def lasting(seconds: float) -> str:
+    """A length of time, to about two digits."""
+    return next((f"{seconds / size:.0f} {unit}" for size, unit in UNITS if seconds >= 2 * size), f"{seconds:.0f} s")
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
@@ -102,15 +115,27 @@ def facts(rows: Mapping[str, str] | Sequence[tuple[str, str | Text]]) -> Table:
     return grid
 
 
-def retained(kept: Retained) -> RenderableType:
+def on(bank: str) -> str:
+    """What a command has to say to mean this bank."""
+    return "" if bank == "default" else f" --bank {bank}"
+
+
+def retained(kept: Retained, bank: str, waiting: int | None = None, told: str | None = None) -> RenderableType:
+    """waiting: how many memories of the bank are pending now. told: what was done, where it is more than keeping."""
     known = len(kept.memories) - kept.new
-    told = f"kept {count(kept.new, 'new memory', 'new memories')}" + (f", {known:,} known before" if known else "")
+    told = told or f"kept {count(kept.new, 'new memory', 'new memories')}" + (f", {known:,} known before" if known else "")
     told += f"; masked {count(kept.redacted, 'secret')}" if kept.redacted else ""
     lines = [Text(told)] + [Text(f"  {m.id}  {cut(m.text, 60)}", "bright_black") for m in kept.memories[:3]]
     if len(kept.memories) > 3:
         lines.append(Text(f"  … and {len(kept.memories) - 3:,} more", "bright_black"))
     if not kept.embedded:
-        lines.append(Text("the embedder failed: found by words at once, by meaning after the next `consolidator consolidate`"))
+        again = f"`consolidator consolidate{on(bank)}`"
+        lines.append(Text(f"the embedder failed: found by words at once, by meaning after the next {again}"))
+    if kept.held:
+        lines.append(Text(f"{kept.held:,} held in quarantine, nothing is made of it: `consolidator parked{on(bank)}`", "yellow"))
+    if waiting:
+        wait = f"{count(waiting, 'memory waits', 'memories wait')} to be distilled: `consolidator consolidate{on(bank)}`"
+        lines.append(Text(f"{wait} does it now, a running worker by itself", "bright_black"))
     return Group(*lines)
 
 
@@ -133,6 +158,17 @@ def observations(found: Sequence[Observation]) -> RenderableType:
         cells = (short(o.id), Text(plain(o.text)), str(o.proof_count), f"{o.confidence:.2f}", trend(o.trend), day(newest))
         made.add_row(*cells)
     return Group(made, Text(f"\n{count(len(found), 'observation')}", "bright_black"))
+
+
+def deleted(found: Sequence[Observation], bank: str) -> RenderableType:
+    """What consolidation, or a person, has taken out of sight."""
+    if not found:
+        return Text("no observation was deleted")
+    made = table("id", "observation", "deleted", wide="observation")
+    for o in found:
+        made.add_row(short(o.id), Text(plain(o.text)), day(o.updated_at))
+    how = f"`consolidator history ID{on(bank)}` tells why, and how one comes back"
+    return Group(made, Text(f"\n{count(len(found), 'observation')}; {how}", "bright_black"))
 
 
 def observation(o: Observation, evidence: Mapping[str, Memory], versions: Sequence[Version]) -> RenderableType:
@@ -160,54 +196,55 @@ def memory(m: Memory) -> RenderableType:
     return Group(Text(plain(m.text), "bold"), facts(rows))
 
 
-def story(entries: Sequence[Entry], versions: Sequence[Version], cited: Mapping[str, Memory]) -> RenderableType:
-    """What became of an observation: when, what, why, by whom, on which evidence."""
-    kinds = {version.number: version.change for version in versions}
+def journal(entries: Sequence[Entry], cited: Mapping[str, Memory]) -> RenderableType:
+    """What became of a bank, oldest first."""
+    if not entries:
+        return Text("the journal is empty")
     told: list[RenderableType] = []
     for e in entries:
-        kind = kinds.get(e.version or 0, "") if e.after is not None else ""
-        how = e.action.replace("_", " ") + (f" ({kind.replace('_', ' ')})" if kind not in ("", "create", e.action) else "")
-        head = Text.assemble((minute(e.at), "bright_black"), "  ", (how, "bold"), f" by {plain(e.by)}")
+        head = Text.assemble((minute(e.at), "bright_black"), "  ", (e.action.replace("_", " "), "bold"))
+        head.append(f" {short(e.observation_id)}" if e.observation_id else "", "cyan")
+        head.append(f" by {plain(e.by)}")
         head.append(f", version {e.version}" if e.version else "", "bright_black")
-        told += [head, Padding(facts(_steps(e, cited)), (0, 0, 1, 2), expand=False)]
-    return Group(*told)
+        head.append(f", pass {short(e.intent)}", "bright_black")
+        told += [head, Padding(facts(_steps(e, cited, WITNESSES_SHOWN)), (0, 0, 1, 2), expand=False)]
+    return Group(*told, Text(count(len(entries), "entry", "entries"), "bright_black"))
 
 
-def _steps(e: Entry, cited: Mapping[str, Memory]) -> list[tuple[str, str | Text]]:
+def _steps(e: Entry, cited: Mapping[str, Memory], most: int) -> list[tuple[str, str | Text]]:
     rows: list[tuple[str, str | Text]] = [("before", plain(e.before))] if e.before is not None else []
     rows += [("after", plain(e.after))] if e.after is not None else []
     rows += [("why", plain(e.reason))] if e.reason != "" else []
-    return rows + [("on", quoted(cited[id]) if id in cited else plain(None)) for id in e.cites]
+    rows += [("on", quoted(cited[id]) if id in cited else plain(None)) for id in e.cites[:most]]
+    more = len(e.cites) - len(e.cites[:most])
+    return [*rows, ("", f"… and {more:,} more")] if more else rows
 
 
-def journal(entries: Sequence[Entry]) -> RenderableType:
-    if not entries:
-        return Text("the journal is empty")
-    made = table("when", "what", "id", "text", "by", wide="text")
-    for e in entries:
-        text = Text(plain(e.after or e.before or e.reason))
-        made.add_row(minute(e.at), e.action.replace("_", " "), short(e.observation_id or ""), text, plain(e.by))
-    return made
+def changes(done: Report) -> list[str]:
+    """What was done to observations, such as "2 created"; nothing that was not done."""
+    return [f"{getattr(done, name):,} {name}" for name in CHANGES if getattr(done, name)]
 
 
-def report(done: Report) -> RenderableType:
+def report(done: Report, bank: str) -> RenderableType:
+    if done.paused:
+        return Text(f"nothing was done: {bank} is paused: {plain(done.paused)}; `consolidator resume {bank}` ends that", "yellow")
     would = "would be " if done.dry_run else ""
     head = f"{count(done.consolidated + done.nothing_durable, 'memory', 'memories')} {would}consolidated"
     head += f", {done.nothing_durable:,} of them without durable content" if done.nothing_durable else ""
-    names = ("created", "updated", "reinforced", "merged", "deleted", "skipped")
-    parts = [f"{getattr(done, name):,} {name}" for name in names if getattr(done, name)]
-    lines = [Text(head), Text(f"observations: {', '.join(parts) or 'no change'}")]
-    if done.left or done.parked:
-        trouble = f"{done.left:,} left pending with their error, {done.parked:,} parked: `consolidator parked`"
-        lines.append(Text(trouble, "yellow"))
+    lines = [Text(head), Text(f"observations: {', '.join(changes(done)) or 'no change'}")]
+    if done.contested:
+        lines.append(Text("contested: it contradicts what a more trusted source said, and stands beside it", "bright_black"))
+    trouble = [(done.left, "left pending with their error"), (done.parked, "parked"), (done.held, "held: the model refused")]
+    if told := ", ".join(f"{number:,} {what}" for number, what in trouble if number):
+        lines.append(Text(f"{told}: `consolidator parked{on(bank)}`", "yellow"))
     if done.calls:
         spent = f"{done.prompt_tokens:,} + {done.reply_tokens:,} tokens"
         lines.append(Text(f"{count(done.calls, 'model call')}, {spent}", "bright_black"))
     lines += [Text(f"fault: {plain(fault)}", "yellow") for fault in done.faults[:5]]
-    return Group(*lines, *_actions(done))
+    return Group(*lines, *_actions(done, bank))
 
 
-def _actions(done: Report) -> list[RenderableType]:
+def _actions(done: Report, bank: str) -> list[RenderableType]:
     telling = [action for action in done.actions if action.action != "nothing_durable"]
     shown = telling if done.dry_run else telling[:ACTIONS_SHOWN]
     if not shown:
@@ -219,7 +256,7 @@ def _actions(done: Report) -> list[RenderableType]:
             text = Text.assemble((plain(a.before), "bright_black"), "\n→ ", plain(a.after))
         made.add_row(a.action, short(a.observation_id or ""), text)
     more = len(telling) - len(shown)
-    return [Text(), made, *([Text(f"… and {more:,} more: `consolidator journal`", "bright_black")] if more else [])]
+    return [Text(), made, *([Text(f"… and {more:,} more: `consolidator journal{on(bank)}`", "bright_black")] if more else [])]
 
 
 def erasure(receipt: Receipt) -> RenderableType:
@@ -264,7 +301,10 @@ def stats(s: Stats) -> RenderableType:
         "without vector": f"{s.unembedded:,}", "parked": f"{s.parked:,}", "held": f"{s.held:,}", "passes": f"{s.passes:,}",
         "model calls": spent, "open plans": f"{s.open_plans:,}", "open erasures": f"{s.open_tombstones:,}",
     }
-    return facts(rows | ({"last error": plain(s.last_error)} if s.last_error else {}))
+    rows |= {"asked for": "no" if s.due_in is None else "now" if s.due_in < 1 else f"in {lasting(s.due_in)}"}
+    rows |= {"failed in a row": f"{s.attempts:,}"} if s.attempts else {}
+    told = {"paused": s.paused, "held by": s.holder, "last error": s.last_error}
+    return facts(rows | {name: plain(value) for name, value in told.items() if value})
 
 
 def sources(found: Mapping[str, int]) -> RenderableType:
@@ -273,15 +313,4 @@ def sources(found: Mapping[str, int]) -> RenderableType:
     made = table("memories", "source", right=("memories",), wide="source")
     for source, number in sorted(found.items()):
         made.add_row(f"{number:,}", Text(plain(source)))
-    return made
-
-
-def parked(rows: Sequence[Parked], memories: Mapping[str, Memory]) -> RenderableType:
-    if not rows:
-        return Text("nothing is parked, and nothing failed")
-    made = table("memory", "state", "tries", "last", "text and reason", right=("tries",), wide="text and reason")
-    for row in rows:
-        said = memories.get(row.memory_id)
-        text = Text.assemble(plain(said.text if said else None), "\n", (plain(row.reason), "yellow"))
-        made.add_row(short(row.memory_id), "parked" if row.parked else "failed", str(row.attempts), minute(row.last_at), text)
     return made

@@ -1,4 +1,4 @@
-"""Commands that change a memory: init, retain, consolidate, forget; and verify, which checks a receipt."""
+"""Commands that fill a memory: init, retain, consolidate."""
 
 from __future__ import annotations
 
@@ -9,30 +9,27 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Group
 from rich.text import Text
 
-from consolidator.errors import InvalidInput, NotFound
-from consolidator_adapters.cli import receipts, views
-from consolidator_adapters.cli.call import Call, full_id, interruptible, moment
-from consolidator_adapters.cli.places import reserved
-from consolidator_adapters.cli.reading import memories_of
+from consolidator.errors import InvalidInput
+from consolidator_adapters.cli import editions, places, views
+from consolidator_adapters.cli.call import Call, interruptible, moment
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from consolidator.engine import Bank
-    from consolidator.models import Receipt, Retained
+    from consolidator.models import Retained
     from consolidator.plans import Report
     from consolidator.retention import RetainPolicy
 
 BATCH = 64
-FIRST_LINES = 5
 LOOK_EVERY = 0.2  # seconds
 NAME_IT = "name the conversation or document that this comes from, as it may be forgotten"
 
@@ -51,7 +48,7 @@ async def init(
     call.answer({"written": str(file)}, lambda: Text(f"wrote {file}; use it with `consolidator --config {file} ...`"))
 
 
-async def retain(
+async def retain(  # noqa: PLR0913 (one parameter for each field of a memory)
     call: Call,
     text: Annotated[str | None, typer.Argument(help="The text; - reads standard input.", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option("--file", help="JSON Lines: a text, or a memory with its fields, a line.")] = None,
@@ -60,12 +57,16 @@ async def retain(
     at: Annotated[str | None, typer.Option("--at", help="When it happened: a date (UTC), or a time with its zone.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", "-t", help="A tag; give it again for more.")] = None,
     kind: Annotated[str, typer.Option("--kind", help="world, experience or lesson.")] = "world",
+    replace: Annotated[bool, typer.Option("--replace", help="This is all the source says now: erase the rest of it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --replace: do not ask.")] = False,
 ) -> None:
     """Keep a text, word for word."""
     if (text is None) == (file is None):
         raise InvalidInput("give either a text, or - for standard input, or --file with JSON Lines")
     if source is not None and not source.strip():
         raise InvalidInput(f"the source is empty; {NAME_IT}")
+    if yes and not replace:
+        raise InvalidInput("--yes goes with --replace alone: nothing else is asked")
     items = list(_items(file)) if file else [{"text": _piped() if text == "-" else text}]
     when = moment(at, "--at")
     shared: dict[str, Any] = {"source": source, "speaker": speaker, "occurred_at": when, "tags": tag or [], "kind": kind}
@@ -73,9 +74,16 @@ async def retain(
         raise InvalidInput(f"--source is missing: {NAME_IT}")
     items = [{**shared, **item} for item in items]
     _check(items, call.settings().retain)
+    if replace:
+        editions.check(call, items, piped="-" in (text, str(file)), yes=yes)
     async with call.memory(must_exist=False) as bank:
         kept = await _retained(call, bank, items)
-    call.answer(kept, lambda: views.retained(kept))
+        if replace:
+            kept = await editions.replaced(call, bank, kept, yes=yes)
+        waiting = None if call.json else (await bank.stats()).pending
+    own = places.own_files(call.settings())
+    view = partial(editions.view, own=own) if replace else views.retained
+    call.answer(kept, lambda: view(kept, bank.id, waiting))
 
 
 def _check(items: list[dict[str, Any]], policy: RetainPolicy) -> None:
@@ -151,7 +159,7 @@ async def _retained(call: Call, bank: Bank, items: list[dict[str, Any]]) -> Reta
                 raise InvalidInput(f"{before}{error}") from None
             kept = Retained(
                 memories=kept.memories + more.memories, new=kept.new + more.new, embedded=kept.embedded and more.embedded,
-                redacted=kept.redacted + more.redacted,
+                redacted=kept.redacted + more.redacted, held=kept.held + more.held,
             )
             bar.advance(task, len(batch))
     return kept
@@ -168,7 +176,7 @@ async def consolidate(
     async with call.memory() as bank:
         with call.progress() as bar:
             done = await watched(bank, bar, limit=limit, dry_run=dry_run)
-    call.answer(done, lambda: views.report(done))
+    call.answer(done, lambda: views.report(done, bank.id))
 
 
 async def watched(bank: Bank, bar: Progress, *, limit: int | None = None, dry_run: bool = False) -> Report:
@@ -185,81 +193,3 @@ async def watched(bank: Bank, bar: Progress, *, limit: int | None = None, dry_ru
     finally:
         if work.cancel():  # interrupted: the lease is given back before the engine closes
             await asyncio.gather(work, return_exceptions=True)
-
-
-async def forget(
-    call: Call,
-    source: Annotated[str | None, typer.Option("--source", "-s", help="All that comes from it.")] = None,
-    memory: Annotated[list[str] | None, typer.Option("--memory", "-m", help="A memory's id; give it again for more.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", "-t", help="All that has this tag.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    receipt: Annotated[Path | None, typer.Option("--receipt", help="Write the receipt to this file.")] = None,
-) -> None:
-    """Erase memories for good, and put right what rested on them."""
-    if source is None and not memory and not tag:
-        raise InvalidInput("say what to forget: --source, --memory or --tag")
-    if not (dry_run or yes) and (call.json or not sys.stdin.isatty()):
-        raise InvalidInput("forgetting is for good: give --yes where nobody can be asked, or --dry-run to see what would go")
-    async with call.memory() as bank:
-        with reserved(receipt):
-            ids = [await full_id(bank, id) for id in memory] if memory else None
-            done = await _forgotten(call, bank, {"source": source, "memory_ids": ids, "tags": tag or None}, dry_run, yes)
-            unwritten = receipts.written(done, receipt) if done and receipt else None
-    if done is None:
-        call.out.print("nothing was erased")
-        return
-    if call.json or not dry_run:
-        call.answer(done, lambda: _erased(done, None if unwritten else receipt))
-    if unwritten:
-        if not call.json:
-            call.document(done)
-        call.err.print(f"error: {unwritten}", soft_wrap=True)
-        raise typer.Exit(1)
-
-
-async def _forgotten(call: Call, bank: Bank, asked: dict[str, Any], dry_run: bool, yes: bool) -> Receipt | None:
-    """The receipt; None where the person said no."""
-    planned = await bank.forget(**asked, dry_run=True)
-    if not planned.memories:
-        raise NotFound(f'nothing in bank "{bank.id}" matches; nothing was erased')
-    if (dry_run or not yes) and not call.json:
-        call.out.print(await _would_go(bank, planned))
-    if not (dry_run or yes or _agreed(planned)):
-        return None
-    return planned if dry_run else await bank.forget(**asked)
-
-
-async def _would_go(bank: Bank, planned: Receipt) -> Group:
-    head = f"{views.count(len(planned.memories), 'memory', 'memories')} of {', '.join(map(views.plain, planned.sources))}"
-    first = await memories_of(bank, planned.memories[:FIRST_LINES])
-    lines = [Text(f"  {views.cut(memory.spoken, 70)}") for memory in first.values()]
-    if len(planned.memories) > FIRST_LINES:
-        lines.append(Text(f"  … and {len(planned.memories) - FIRST_LINES:,} more"))
-    return Group(Text(head, "bold"), *lines, Text(), views.erasure(planned))
-
-
-def _agreed(planned: Receipt) -> bool:
-    try:
-        with interruptible():
-            return typer.confirm(f"\nErase {views.count(len(planned.memories), 'memory', 'memories')} for good?", err=True)
-    except typer.Abort:
-        return False
-
-
-def _erased(done: Receipt, file: Path | None) -> Group:
-    waiting = Text("another worker holds the bank: the rollback follows with its next step", "yellow")
-    how = Text(f"receipt {done.id}; check it with `consolidator verify {file or done.id}`", "bright_black")
-    return Group(views.erasure(done), Text(), *([waiting] if done.state == "accepted" else []), how)
-
-
-async def verify(
-    call: Call, receipt: Annotated[str, typer.Argument(help="A receipt's file, or its id.", show_default=False)]
-) -> None:
-    """Search every store for what a receipt says was erased."""
-    async with call.memory() as bank:
-        checked = await receipts.check(bank, receipt)
-    told = {**checked.outcome.model_dump(mode="json"), "ok": checked.ok, "note": checked.note}
-    call.answer(told, lambda: views.verification(checked.outcome, checked.note, genuine=checked.genuine))
-    if not checked.ok:
-        raise typer.Exit(1)
