@@ -258,10 +258,12 @@ class Bank:
         """
         why, text = arguments.said(reason, "reason"), arguments.statement(text)
         wrong = await self._parts.memories.get(self.id, [arguments.id_of(id)])
-        if not wrong:
-            await self.observation(id)
-        origin = source or (wrong[0].payload["source"] if wrong else "correction")
-        told = {"text": text, "source": origin, "metadata": {"corrects": id}}
+        told: dict[str, Any] = {"text": text, "source": source or "correction", "metadata": {"corrects": id}}
+        if wrong:  # it takes the place of what was said: by whom, when, in which scope
+            said = memory_of(self.id, wrong[0])
+            told |= {"source": source or said.source, "tags": said.tags, "speaker": said.speaker, "occurred_at": said.occurred_at}
+        else:
+            told["tags"] = (await self.observation(id)).tags
         async with self._services.jobs.changing(self.id) as lease:
             (correction,) = (await self._services.retainer.retain(self.id, [told])).memories
             if wrong:

@@ -15,7 +15,6 @@ from consolidator.plans import Change, Entry, History, Intent, Lease, MemoryMark
 from consolidator.points import memory_of
 from consolidator.provenance import erase
 from consolidator.redo import carry_out
-from consolidator.words import plain
 
 log = logging.getLogger("consolidator.revision")
 
@@ -81,7 +80,8 @@ class Revision:
         return [change.after for _, change, _ in steps]
 
     async def undo(self, bank: str, intent: str, reason: str, lease: Lease) -> list[Observation]:
-        """Take a whole pass back: its observations are as before it, and its memories are held until a person replays them.
+        """Take a whole pass back: its observations are as before it (but for a confidence that a confirmation raised), and its
+        memories are held until a person replays them.
 
         Raises NotFound; Conflict, naming them and changing nothing, when observations have moved on since.
         """
@@ -89,6 +89,8 @@ class Revision:
         made = [entry for entry in journal if entry.intent == intent]
         if not made:
             raise NotFound(f'bank "{bank}" has no pass {intent}; the journal names them')
+        if any(entry.by == "forget" for entry in made):
+            raise InvalidInput("this is an erasure: it cannot be taken back")
         consumed = frozenset(await self._parts.ledger.consumed_by(intent))
         ids = dict.fromkeys(entry.observation_id for entry in made if entry.observation_id and entry.action != "skipped")
         histories = await self._parts.ledger.histories(bank, list(ids))
@@ -96,7 +98,7 @@ class Revision:
         for entry in made:
             if entry.observation_id and entry.version:
                 last[entry.observation_id] = max(last[entry.observation_id], entry.version)
-        if moved := [h.observation.id for h in histories if h.current.number > last[h.observation.id]]:
+        if moved := [h.observation.id for h in histories if h.current.number > last.get(h.observation.id, h.current.number)]:
             raise Conflict(f"these have changed since: {', '.join(moved)}; revert them one by one")
         steps = [(h, await self._before(bank, h, made, consumed, reason), "undone") for h in histories]
         marks = await self._marks(bank, consumed, MemoryState.HELD)
@@ -147,7 +149,7 @@ class Revision:
     async def _version(self, bank: str, after: Observation, lineage: frozenset[str], *, change: str, reason: str) -> Version:
         digest = await self._parts.digest(bank)
         return Version(
-            observation_id=after.id, number=after.version, text=after.text, digest=digest(plain(after.text)), state=after.state,
+            observation_id=after.id, number=after.version, text=after.text, digest=digest(after.text), state=after.state,
             confidence=after.confidence, lineage=lineage, change=change, reason=reason, by=PERSON, at=self._parts.clock(),
         )
 

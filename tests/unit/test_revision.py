@@ -10,6 +10,7 @@ from consolidator.models import MemoryState, ObservationState
 from consolidator.proposals import Batch, NothingDurable, Proposal
 from consolidator.testing import ScriptedProposer
 from consolidator.testing.proposers import word_for_word
+from tests.conftest import NOW
 from tests.script import Teller, create, delete, plan, update
 
 LISBON, BERLIN = "Alice lives in Lisbon.", "Alice used to live in Lisbon and moved to Berlin."
@@ -177,3 +178,28 @@ async def test_a_correction_is_one_statement(teller: Teller, text: str) -> None:
     with pytest.raises(InvalidInput):
         await teller.bank.correct(belief.id, text)
     assert len(await teller.bank.memories()) == 1
+
+
+async def test_a_correction_stays_in_its_scope_and_takes_the_place_of_what_was_said(bank: Bank, teller: Teller) -> None:
+    belief = await teller.believe("The concert is on the 4th.", tags={"band"})
+    assert (await bank.correct(belief.id, "The concert is on the 14th.")).tags == {"band"}
+    (wrong,) = (await bank.retain("It is on the 5th.", source="s1", speaker="Bob", tags={"band"}, occurred_at=NOW)).memories
+    right = await bank.correct(wrong.id, "It is on the 15th.")
+    assert (right.tags, right.speaker, right.occurred_at, right.source) == (frozenset({"band"}), "Bob", NOW, "s1")
+    await sound(bank)
+
+
+async def test_an_erasure_is_not_undone_and_an_undo_is(teller: Teller) -> None:
+    bank = teller.bank
+    belief = await teller.believe(LISBON)
+    await teller.tell("I moved to Berlin.", "secret", belief, update("", BERLIN, change="state_change"))
+    await bank.forget(source="secret")
+    erasure = (await bank.journal())[-1].intent
+    with pytest.raises(InvalidInput, match="it cannot be taken back"):
+        await bank.undo(erasure, reason="r")
+    await teller.tell("In Lisbon, yes.", "s2", belief, update("", LISBON, change="restate"))
+    await bank.undo((await bank.journal())[-1].intent, reason="a mistake")
+    assert (await bank.observation(belief.id)).proof_count == 1
+    await bank.undo((await bank.journal())[-1].intent, reason="no mistake")
+    assert [v.text for v in await bank.history(belief.id)] == [LISBON, None, LISBON]
+    await sound(bank)
