@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,20 @@ def copy(template: Path, folder: Path) -> None:
             continue
         to.parent.mkdir(parents=True, exist_ok=True)
         with path.open("rb") as old, to.open("wb") as new:
-            while chunk := old.read(1 << 16):
-                new.seek(len(chunk), os.SEEK_CUR) if chunk.count(0) == len(chunk) else new.write(chunk)
-            new.truncate()
+            new.truncate(path.stat().st_size)
+            for start, end in data_of(old.fileno()):
+                os.pwrite(new.fileno(), os.pread(old.fileno(), end - start, start), start)
+
+
+def data_of(file: int) -> Iterator[tuple[int, int]]:
+    """Where a file has bytes, and no holes."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # there are none beyond
+                return
+            raise
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, end

@@ -17,6 +17,7 @@ FLOORS = (
     {"errors", "clock"},
     {"models", "words", "secrets", "tripwires"},
     {"records", "proposals", "plans"},
+    {"ledgers"},
     {"ports", "events"},
     {"parts", "trends", "checks", "points", "actions", "provenance", "ranking", "breakers", "invariants"},
     {"prompts", "planning", "redo", "leases", "asking", "echoes", "gathering"},
