@@ -31,7 +31,7 @@ from consolidator.redo import barrier, carry_out
 from consolidator.registry import open_parts
 from consolidator.testing import HashEmbedder, ScriptedProposer
 
-DEPENDENTS, SOURCES, ROUNDS, AT_ONCE = 20, 100, 9, 500
+DEPENDENTS, SOURCES, ROUNDS, AT_ONCE, MANY = 20, 100, 9, 500, 1_000
 BANK = "alice"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -128,6 +128,20 @@ async def run(sizes: tuple[int, ...]) -> None:
                 assert any(o.text == "What a hundred sources say." for o in await bank.observations(tags=()))
                 told = (statistics.median(erased), statistics.median(supported), scanned)
                 print(f"| {size:,} | " + " | ".join(f"{it:.1f} ms" for it in told) + " |", flush=True)
+            await many(parts, bank)
+
+
+async def many(parts: Parts, bank: Bank) -> None:
+    lease = await parts.ledger.claim(BANK, parts.owner, 3600.0)
+    assert lease is not None
+    first = memory(20_000_000)
+    changes = tuple(observed([first], f"What follows from it, number {n}.", [0.0] * 63 + [1.0]) for n in range(MANY))
+    await parts.memories.put(BANK, [memory_point(first, changes[0].vector)])
+    await plan(parts, lease, changes, [first])
+    await parts.ledger.release(lease)
+    took = await milliseconds(parts, bank, first.source)
+    left = [p async for p in pages(parts.observations, BANK, ()) if first.id in p.payload.get("evidence_memory_ids", ())]
+    print(f"one source with {MANY:,} dependents: {took:.0f} ms, {len(left)} dependents left")
 
 
 def main() -> None:

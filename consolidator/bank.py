@@ -31,7 +31,7 @@ from consolidator.models import (
 from consolidator.parts import Parts
 from consolidator.plans import Entry, History, Parked, Report
 from consolidator.points import memory_of, observation_of
-from consolidator.ports import Condition, Equals, Range
+from consolidator.ports import Condition, Equals, Ids, Not, Range
 from consolidator.provenance import without
 from consolidator.redo import barrier
 from consolidator.services import Services
@@ -233,7 +233,12 @@ class Bank:
         histories = await self._parts.ledger.histories(self.id, [arguments.id_of(id)])
         if not histories or (told := without(histories[0], gone)) is None:
             raise NotFound(f'bank "{self.id}" has no observation {id}')
-        return told
+        if not gone:
+            return told
+        read = {(o, number) for _, o, number in await self._parts.ledger.told_by_readers_of(self.id, sorted(gone))}
+        unsaid: dict[str, object] = {"reason": ""}  # it may quote what its maker was shown
+        versions = (v.model_copy(update=unsaid) if (v.observation_id, v.number) in read else v for v in told.versions)
+        return told.model_copy(update={"versions": tuple(versions)})
 
     async def _entombed(self) -> set[str]:
         """Memories whose erasure is under way. Read before anything else: what is read later may be put right already."""
@@ -288,8 +293,9 @@ class Bank:
         gone = await self._entombed()
         resting = set(await self._parts.ledger.resting_on(self.id, sorted(gone))) if gone else set()
         entries = await self._parts.ledger.journal(self.id, observation_id=observation_id, limit=limit)
+        read = {seq for seq, *_ in await self._parts.ledger.told_by_readers_of(self.id, sorted(gone))} if gone else set()
         withheld = {"before": None, "after": None, "reason": None}
-        return [e.model_copy(update=withheld) if e.observation_id in resting or gone & {*e.cites} else e for e in entries]
+        return [e.model_copy(update=withheld) if e.observation_id in resting or e.seq in read else e for e in entries]
 
     async def memory(self, id: str) -> Memory:
         """Raises NotFound."""
@@ -310,7 +316,12 @@ class Bank:
 
     async def sources(self) -> dict[str, int]:
         """How many memories each source has."""
-        return await self._parts.memories.facet(self.id, "source", limit=10_000)
+        return await self._parts.memories.facet(self.id, "source", await self._standing(), limit=10_000)
+
+    async def _standing(self) -> list[Condition]:
+        """Memories that are not being erased."""
+        gone = await self._entombed()
+        return [Not(Ids(tuple(sorted(gone))))] if gone else []
 
     async def parked(self) -> list[Parked]:
         """Memories that failed in consolidation, with what happened."""
@@ -359,10 +370,10 @@ class Bank:
         )
 
     async def stats(self) -> Stats:
-        states = await self._parts.memories.facet(self.id, "state")
-        oldest = await self._parts.memories.scan(
-            self.id, [Equals("state", MemoryState.PENDING.value)], order_by="retained_at", limit=1
-        )
+        where = await self._standing()
+        states = await self._parts.memories.facet(self.id, "state", where)
+        pending = [Equals("state", MemoryState.PENDING.value), *where]
+        oldest = await self._parts.memories.scan(self.id, pending, order_by="retained_at", limit=1)
         spent = await self._parts.ledger.spent(self.id)
         trouble = [row for row in await self.parked() if row.reason]
         standing = await self._parts.ledger.standing(self.id)

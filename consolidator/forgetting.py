@@ -34,6 +34,7 @@ log = logging.getLogger("consolidator.forgetting")
 
 AT_ONCE = 100  # observations in one plan
 PAGE = 256
+MANY = 1_000_000
 FINGERPRINT = 16  # hexadecimal digits of a digest
 
 
@@ -54,7 +55,8 @@ class Forgetting:
 
     async def select(self, bank: str, asked: dict[str, JsonValue], where: Where) -> list[Memory]:
         """The memories that a request names, collected whole before anything is written."""
-        found = [memory_of(bank, p) async for p in pages(self._parts.memories, bank, where)]
+        going = {stone.memory_id for stone in await self._parts.ledger.tombstones(bank, open_only=True)}
+        found = [memory_of(bank, p) async for p in pages(self._parts.memories, bank, where) if p.id not in going]
         log.info("forget_selected", extra={"action": "forget_selected", "memories": len(found), "by": sorted(asked)})
         return found
 
@@ -189,7 +191,10 @@ class Forgetting:
         bank, erased = receipt.bank, set(receipt.memories)
         memories = [p async for p in pages(self._parts.memories, bank, ())]
         observations = [p async for p in pages(self._parts.observations, bank, ())]
-        texts = await self._parts.ledger.texts(bank)
+        journal = await self._parts.ledger.journal(bank, limit=MANY)
+        later = {f"journal/{entry.seq}" for entry in journal if entry.at >= receipt.at}  # whoever wrote it had not read the erased
+        told = await self._parts.ledger.texts(bank)
+        texts = [(place, text) for place, text in told if place.rsplit("/", 1)[0] not in later]
         found = [] if erased else ["receipt: it erased nothing"]
         found += [f"memories/{p.id}: erased, but stored" for p in memories if p.id in erased]
         found += [f"observations/{p.id}: rests on what was erased" for p in observations if _named(p) & erased]
@@ -209,7 +214,6 @@ class Forgetting:
         known = {digest(plain(text)) for text in [*standing, *(str(p.payload.get("text", "")) for p in points)]}
         gone = set(receipt.digests) - known
         return [f"ledger/{place}: an erased text" for place, text in texts if place in purged or digest(plain(text)) in gone]
-
 
     async def _reworded(
         self, receipt: Receipt, memories: Sequence[Point], observations: Sequence[Point], texts: Sequence[tuple[str, str]]

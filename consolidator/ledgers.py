@@ -132,6 +132,10 @@ class Ledger(Protocol):
         """Oldest first; with a limit, the newest of them."""
         ...
 
+    async def told_by_readers_of(self, bank: str, memory_ids: Sequence[str]) -> list[tuple[int, str | None, int | None]]:
+        """Journal rows whose maker had read one of these, as (seq, observation, version): what they say may quote it."""
+        ...
+
     async def entomb(self, receipt: Receipt, memory_ids: Sequence[str]) -> None:
         """Open tombstones and keep the receipt, in one step: the point of no return of an erasure."""
         ...

@@ -147,6 +147,9 @@ class SqlLedger:
     async def journal(self, bank: str, *, observation_id: str | None = None, limit: int = 1000) -> list[Entry]:
         return await self._db.read(lambda db: rows.read_entries(db, bank, observation_id, limit))
 
+    async def told_by_readers_of(self, bank: str, memory_ids: Sequence[str]) -> list[tuple[int, str | None, int | None]]:
+        return await self._db.read(lambda db: rows.read_tellers(db, bank, memory_ids))
+
     # erasure
 
     async def entomb(self, receipt: Receipt, memory_ids: Sequence[str]) -> None:

@@ -188,6 +188,17 @@ def _entry(row: Row[Any], cited: Sequence[str]) -> Entry:
     )
 
 
+def read_tellers(db: Connection, bank: str, memories: Sequence[str]) -> list[tuple[int, str | None, int | None]]:
+    """Journal rows that cite one of the memories, or whose maker was shown it."""
+    found: dict[int, tuple[int, str | None, int | None]] = {}
+    for ids in chunks(memories):
+        seqs = select(t.cites.c.seq).where(t.cites.c.memory.in_(ids))
+        told = select(t.journal.c.seq, t.journal.c.observation, t.journal.c.version)
+        for seq, observation, version in db.execute(told.where(t.journal.c.bank == bank, t.journal.c.seq.in_(seqs))):
+            found[seq] = (seq, observation, version)
+    return [found[seq] for seq in sorted(found)]
+
+
 def naming(bank: str, ids: Sequence[str]) -> Any:
     """Observations that rest on one of these memories, in evidence or in any version."""
     cited = select(t.evidence.c.observation).where(t.evidence.c.memory.in_(ids))

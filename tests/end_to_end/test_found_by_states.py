@@ -102,7 +102,6 @@ async def test_a_reply_that_was_kept_quotes_nothing_that_is_erased(bank: Bank, t
     assert "Ghent" not in repr([await bank.parked(), await bank.stats()])
 
 
-@pytest.mark.xfail(strict=True, reason="reasons are served until the erasure is settled")
 async def test_no_reason_quotes_what_is_being_erased(bank: Bank, teller: Teller) -> None:
     """A reason may quote all that its maker was shown, not only what it cites."""
     _, erased = (await bank.retain(["She lives by a canal.", HOME], source="a")).memories
@@ -132,7 +131,6 @@ async def test_what_an_update_took_over_from_a_deleted_observation_goes_with_its
     assert await told(bank) == ["Every day in Ghent Mara bakes.", "She lives by a canal."]
 
 
-@pytest.mark.xfail(strict=True, reason="what a kill has left of an erasure is selected again")
 async def test_what_is_being_erased_is_not_there_to_be_erased_again(bank: Bank) -> None:
     """As when the process died after the erasure was accepted, before the points were deleted."""
     (memory,) = (await bank.retain(HOME, source="a")).memories
@@ -141,3 +139,12 @@ async def test_what_is_being_erased_is_not_there_to_be_erased_again(bank: Bank) 
     assert (await bank.forget(source="a", dry_run=True)).memories == ()
     assert (await bank.stats()).memories == 0
     assert await bank.sources() == {}
+
+
+async def test_a_text_that_others_told_again_is_no_trace_of_what_was_erased(bank: Bank, teller: Teller) -> None:
+    await teller.believe(HOME, source="a")
+    receipt = await bank.forget(source="a")
+    await bank.retain("Mara may live in Ghent.", source="b")
+    teller.say(plan(create(HOME, confidence=0.1)))
+    assert (await bank.consolidate()).skipped == 1
+    assert (await bank.verify(receipt)).ok

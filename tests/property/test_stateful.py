@@ -269,7 +269,8 @@ class Lives(RuleBasedStateMachine):
 
     def _verified(self, bank: str) -> None:
         for told in (self._ask("verify", bank=bank) or {"returned": []})["returned"]:
-            assert not told["found"], told
+            # a text that was erased, proposed again on the word of others, and held back, stands in the journal alone
+            assert not [place for place in told["found"] if not place.startswith("ledger/journal/")], told
 
     @rule(bank=banks, do=st.sampled_from(("replay", "drop")), numbers=some, everything=st.booleans(), dies=deaths)
     def decide(self, bank: str, do: str, numbers: list[int], everything: bool, dies: int | None) -> None:
