@@ -192,7 +192,7 @@ class Forgetting:
         memories = [p async for p in pages(self._parts.memories, bank, ())]
         observations = [p async for p in pages(self._parts.observations, bank, ())]
         journal = await self._parts.ledger.journal(bank, limit=MANY)
-        later = {f"journal/{entry.seq}" for entry in journal if entry.at >= receipt.at}  # whoever wrote it had not read the erased
+        later = {f"journal/{entry.seq}" for entry in journal if entry.at >= receipt.at}
         told = await self._parts.ledger.texts(bank)
         texts = [(place, text) for place, text in told if place.rsplit("/", 1)[0] not in later]
         found = [] if erased else ["receipt: it erased nothing"]

@@ -143,6 +143,7 @@ class Jobs:
         """All that is pending, for somebody who waits for it."""
         async with self.changing(bank, wait=self._policy.lease) as lease:
             if reason := (await self._parts.ledger.standing(bank)).paused:
+                await barrier(self._parts, bank)
                 return Report(dry_run=dry_run, paused=reason)
             try:
                 report = await self._consolidate(bank, lease, limit=limit, dry_run=dry_run, by_hand=True)

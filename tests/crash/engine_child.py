@@ -125,7 +125,7 @@ def random_steps(seed: int, first: int) -> Iterator[Step]:
 
 def settings_of(folder: Path) -> Settings:
     """Small batches, so that a pass has several plans; the hash embedder knows words alone, so all candidates are shown."""
-    return Settings.model_validate({"folder": folder, "consolidation": {"batch": 3, "floor": -1}})
+    return Settings.model_validate({"folder": folder, "consolidation": {"batch": 3, "floor": -1, "deletes_day": 10_000}})
 
 
 @asynccontextmanager

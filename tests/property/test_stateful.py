@@ -26,7 +26,7 @@ from tests.property.state_proposer import SLOTS, TROUBLE, telling
 
 pytestmark = pytest.mark.crash
 
-LONG, SHORT = "2000x50", "20x25"
+LONG, SHORT = "2000x50", "12x25"
 LIVES, STEPS = map(int, os.environ.get("STATEFUL", SHORT).replace("long", LONG).split("x"))
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 BANKS, SOURCES = ("alice", "bob"), ("s1", "s2", "s3")
