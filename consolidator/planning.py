@@ -210,10 +210,7 @@ class Planner:
 
     def _merge(self, draft: _Draft, twin: _Draft, memories: Sequence[Memory]) -> None:
         """An update drifted onto another observation: this one keeps the text, and takes the other's evidence."""
-        known = {e.memory_id for e in draft.after.evidence}
-        moved = tuple(e.model_copy(update={"since_version": draft.after.version}) for e in twin.after.evidence)
-        evidence = draft.after.evidence + tuple(e for e in moved if e.memory_id not in known)
-        draft.after = draft.after.model_copy(update={"evidence": evidence})
+        draft.after = draft.after.model_copy(update={"evidence": _joined(draft.after, twin.after.evidence)})
         draft.lineage |= twin.lineage  # what the twin's words came from can be what these came from
         assert draft.version is not None
         draft.version = draft.version.model_copy(update={"lineage": draft.lineage})
@@ -223,6 +220,9 @@ class Planner:
     def _join(self, draft: _Draft, twin: _Draft, memories: Sequence[Memory], action: Action) -> None:
         """An update would say what another observation says that has to stay as it is: that is supported, and this one goes."""
         self._support(twin, memories, action.model_copy(update={"confidence": None}))
+        new = {shown.memory.id for shown in self.batch.memories}  # what this very plan gave to the one that goes
+        given = tuple(e for e in draft.after.evidence if e.memory_id in new)
+        twin.after = twin.after.model_copy(update={"evidence": _joined(twin.after, given)})
         self._retract(draft, memories, change="merge", reason=f"says the same as {twin.after.id}")
         self._note("merged", draft.after, draft.after.text, None, memories, f"into {twin.after.id}")
 
@@ -325,6 +325,13 @@ class Planner:
         self._done.append(
             Done(action=action, observation_id=observation_id, before=before, after=after, evidence=cites, reason=reason)
         )
+
+
+def _joined(kept: Observation, others: Iterable[Evidence]) -> tuple[Evidence, ...]:
+    """Its evidence, and what another had besides, attached now."""
+    known = {e.memory_id for e in kept.evidence}
+    moved = (e.model_copy(update={"since_version": kept.version}) for e in others)
+    return kept.evidence + tuple(e for e in moved if e.memory_id not in known)
 
 
 def evidence_of(memory: Memory, version: int) -> Evidence:

@@ -48,9 +48,8 @@ async def test_an_update_that_says_what_a_more_trusted_source_has_said_is_no_sec
     other = await teller.believe("She lives by a canal.", source="b")
     memory = await teller.tell("Mara lives in Ghent.", "c", other, update("", HOME, confidence=0.6))
     (left,) = await bank.observations()
-    assert (left.id, left.confidence, {e.memory_id for e in left.evidence}) == (
-        trusted.id, trusted.confidence, {trusted.evidence[0].memory_id, memory},
-    )
+    assert (left.id, left.confidence) == (trusted.id, trusted.confidence)
+    assert {e.memory_id for e in left.evidence} >= {trusted.evidence[0].memory_id, memory}
     await bank.forget(memory_ids=[memory])
     assert await told(bank) == [HOME, "She lives by a canal."]
 

@@ -40,6 +40,11 @@ class Known:
         return list(self.kept)
 
     @property
+    def waiting(self) -> int:
+        """How many memories consolidation still owes something."""
+        return self.states["pending"] + self.states["unembedded"]
+
+    @property
     def erased(self) -> set[str]:
         """Words that no memory holds any more."""
         return set(words(*(m["text"] for m in self.forgotten.values()))) - set(words(*(m["text"] for m in self.kept.values())))
