@@ -1,7 +1,7 @@
 # make demo    the main job on a real conversation
 # make test    the tests
 # make check   linters, type checkers, floors, README code
-# make bench   figures: import, install, retain, recall
+# make bench   figures: import, install, retain, recall; benchmarks/ has more, each run by hand
 # Each does all the set-up it needs, in .venv, and can be repeated.
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ demo: $(READY)
 	@$(BIN)/consolidator demo
 
 test: $(TESTED)
-	@echo "Running the tests (about 4 minutes) ..."
+	@echo "Running the tests (about 10 minutes) ..."
 	@$(BIN)/python -m pytest
 
 check: $(TESTED)
