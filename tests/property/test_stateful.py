@@ -231,13 +231,15 @@ class Lives(RuleBasedStateMachine):
         self._ask("trouble", kinds=[])
         self._trouble = []
         self.embedder(down=False)
+        answer: dict[str, Any] | None = None
+        waiting: list[str] = []
         for _ in BANKS:  # while one bank tries an endpoint that rested, the other is put off
             self.jump((self._latest - self._at + QUIET).total_seconds())
             answer = self._ask("drain", look=BANKS)
             waiting = [known.name for known in self._known.values() if not known.paused and known.waiting]
             if answer is None or not waiting:
                 return
-        raise AssertionError(f"{waiting} wait, and nobody knows for what: {answer['returned']}")
+        raise AssertionError(f"{waiting} wait, and nobody knows for what: {answer}")
 
     # people
 
