@@ -7,6 +7,8 @@ from consolidator.plans import Breaker
 
 A_DAY = 86_400.0  # seconds
 
+PROBED = 5.0  # seconds after which others look whether a probe has had an answer
+
 
 class BreakerPolicy(Value):
     """failures: in a row, after which an endpoint rests; or `share` of the last `window` calls. rest: seconds of the first rest;
@@ -35,7 +37,7 @@ def wait(breaker: Breaker, now: float, who: str) -> float:
         return breaker.open_until - now
     if breaker.probing in (None, who):
         return 0.0
-    return max(0.0, breaker.probe_until - now)
+    return max(0.0, min(PROBED, breaker.probe_until - now))
 
 
 def asked_to_wait(after: float | None, otherwise: float) -> float:
