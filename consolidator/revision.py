@@ -102,10 +102,9 @@ class Revision:
             raise Conflict(f"these have changed since: {', '.join(moved)}; revert them one by one")
         steps = [(h, await self._before(bank, h, made, consumed, reason), "undone") for h in histories]
         marks = await self._marks(bank, consumed, MemoryState.HELD)
-        await self._parts.ledger.hold(
-            bank, [mark.memory_id for mark in marks], reason=f"its pass was taken back: {reason}", at=self._parts.clock()
-        )
         await self._carry_out(bank, lease, steps, reason, marks=marks)
+        held, why = [mark.memory_id for mark in marks], f"its pass was taken back: {reason}"
+        await self._parts.ledger.hold(bank, held, reason=why, at=self._parts.clock())  # now: a plan that is refused holds nothing
         return [change.after for _, change, _ in steps]
 
     async def _before(self, bank: str, history: History, made: Sequence[Entry], consumed: frozenset[str], reason: str) -> Change:

@@ -1,19 +1,20 @@
-"""A port wrapper that kills its own process at a chosen call: what is on disk then is what a crash leaves."""
+"""Port wrappers that strike at a chosen call. `Killing` kills its own process: what is on disk then is what a crash leaves."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 
-class Killing:
-    """Passes every verb on to `port`, and counts a boundary before and one after each call; SIGKILL comes at number `at`.
+class Striking:
+    """Passes every verb on to `port`, and counts a boundary before and one after each call; `strike` comes at number `at`.
 
     calls: shared by the wrappers of one process; `calls["boundaries"]` is the count, so that a run with `at` None says how many
-    there are. only: the verbs that count; None is all. Attributes that cannot be called are passed on as they are.
+    there are. only: the verbs that count; None is all. What is no coroutine function is passed on as it is.
     """
 
     def __init__(self, port: Any, at: int | None, calls: Counter[str], *, only: Collection[str] | None = None) -> None:
@@ -23,8 +24,8 @@ class Killing:
         self._only = only
 
     def __getattr__(self, verb: str) -> Any:
-        call: Callable[..., Awaitable[Any]] = getattr(self._port, verb)
-        if not callable(call) or (self._only is not None and verb not in self._only):
+        call = getattr(self._port, verb)
+        if not inspect.iscoroutinefunction(call) or (self._only is not None and verb not in self._only):
             return call
 
         async def guarded(*args: Any, **options: Any) -> Any:
@@ -39,4 +40,15 @@ class Killing:
         self._calls["boundaries"] += 1
         self._calls[verb] += 1
         if self._calls["boundaries"] == self._at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.strike()
+
+    def strike(self) -> None:
+        """What happens at the boundary."""
+        raise NotImplementedError
+
+
+class Killing(Striking):
+    """SIGKILL to its own process."""
+
+    def strike(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -22,6 +22,7 @@ from consolidator.models import MemoryState
 from consolidator.parts import Parts
 from consolidator.proposals import Batch, Proposal
 from consolidator.testing import HashEmbedder, ScriptedProposer
+from consolidator.testing.killing import Striking
 from tests.crash.checker import Witness, read_ledger, violations, words
 from tests.crash.engine_child import WRITES, Follower, Wrapped, item, opened, perform, random_steps, settings_of, small_script
 from tests.script import Teller, create, delete, plan, update
@@ -148,29 +149,11 @@ async def test_two_engines_cannot_have_one_folder(tmp_path: Path) -> None:
 # tasks that are cancelled
 
 
-class Cancelling:
+class Cancelling(Striking):
     """Cancels the task that makes the call, at a chosen boundary; the call itself may be under way in its thread."""
 
-    def __init__(self, port: Any, at: int, calls: Counter[str]) -> None:
-        self._port, self._at, self._calls = port, at, calls
-
-    def __getattr__(self, verb: str) -> Any:
-        call = getattr(self._port, verb)
-        if verb not in WRITES:
-            return call
-
-        async def guarded(*args: Any, **options: Any) -> Any:
-            self._boundary()
-            result = await call(*args, **options)
-            self._boundary()
-            return result
-
-        return guarded
-
-    def _boundary(self) -> None:
-        self._calls["boundaries"] += 1
-        task = asyncio.current_task()
-        if self._calls["boundaries"] == self._at and task is not None:
+    def strike(self) -> None:
+        if (task := asyncio.current_task()) is not None:
             task.cancel()
 
 
@@ -178,7 +161,7 @@ def cancelling(parts: Parts, at: int) -> Parts:
     calls: Counter[str] = Counter()
 
     def wrap(port: Any) -> Any:
-        return Cancelling(port, at, calls)
+        return Cancelling(port, at, calls, only=WRITES)
 
     return replace(parts, storage=Wrapped(parts.storage, wrap), ledger=wrap(parts.ledger), embedder=wrap(parts.embedder))
 

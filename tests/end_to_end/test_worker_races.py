@@ -40,6 +40,7 @@ from consolidator.ports import Proposer
 from consolidator.proposals import Action, Batch, NothingDurable, Proposal
 from consolidator.registry import open_parts
 from consolidator.testing import HashEmbedder, ManualClock, ScriptedProposer
+from consolidator.testing.killing import Striking
 from consolidator.testing.proposers import word_for_word
 from consolidator_providers.ledger import open_ledger
 from tests.conftest import NOW
@@ -543,29 +544,15 @@ async def test_a_listener_may_close_the_engine(tmp_path: Path, script: ScriptedP
 # every port fails once, at any call
 
 
-class Failing:
+class Failing(Striking):
     """Fails once, at a chosen boundary: before the call, or after it has been carried out."""
 
     def __init__(self, port: Any, error: ConsolidatorError, at: int, calls: Counter[str]) -> None:
-        self._port, self._error, self._at, self._calls = port, error, at, calls
+        super().__init__(port, at, calls, only={name for name in dir(port) if name != "close"})
+        self._error = error
 
-    def __getattr__(self, verb: str) -> Any:
-        call = getattr(self._port, verb)
-        if not asyncio.iscoroutinefunction(call) or verb == "close":
-            return call
-
-        async def guarded(*args: Any, **options: Any) -> Any:
-            self._boundary()
-            result = await call(*args, **options)
-            self._boundary()
-            return result
-
-        return guarded
-
-    def _boundary(self) -> None:
-        self._calls["boundaries"] += 1
-        if self._calls["boundaries"] == self._at:
-            raise self._error
+    def strike(self) -> None:
+        raise self._error
 
 
 @pytest.mark.parametrize("port", ["ledger", "storage", "embedder"])

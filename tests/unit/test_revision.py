@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consolidator.engine import Bank
-from consolidator.errors import Conflict, InvalidInput, NotFound
+from consolidator.errors import Conflict, InvalidInput, LeaseLost, NotFound
 from consolidator.models import MemoryState, ObservationState
 from consolidator.proposals import Batch, NothingDurable, Proposal
 from consolidator.testing import ScriptedProposer
@@ -203,3 +203,18 @@ async def test_an_erasure_is_not_undone_and_an_undo_is(teller: Teller) -> None:
     await bank.undo((await bank.journal())[-1].intent, reason="no mistake")
     assert [v.text for v in await bank.history(belief.id)] == [LISBON, None, LISBON]
     await sound(bank)
+
+
+async def test_an_undo_that_is_refused_holds_nothing(teller: Teller, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = teller.bank
+    await teller.believe(LISBON)
+    done = (await bank.journal())[-1].intent
+
+    async def refused(*_: object) -> int:
+        raise LeaseLost
+
+    monkeypatch.setattr(bank._parts.ledger, "commit", refused)
+    with pytest.raises(LeaseLost):
+        await bank.undo(done, reason="r")
+    assert await bank.parked() == []
+    assert [m.state for m in await bank.memories()] == [MemoryState.DONE]
