@@ -16,7 +16,7 @@ from consolidator.clock import Clock, system_clock
 from consolidator.config import Settings
 from consolidator.errors import ConsolidatorError
 from consolidator.events import Called, ObservationChanged, PassDone
-from consolidator.ports import Embedder, Proposer
+from consolidator.ports import Embedder, Proposer, Reranker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -127,12 +127,14 @@ class Engine(_Twin):
 @contextmanager
 def connect(
     target: str | Path | None = None, *, settings: Settings | None = None, clock: Clock = system_clock,
-    embedder: Embedder | None = None, proposer: Proposer | None = None,
+    embedder: Embedder | None = None, proposer: Proposer | None = None, reranker: Reranker | None = None,
 ) -> Iterator[Engine]:
     """`consolidator.connect` for code without an event loop."""
     loop = _Loop()
     try:
-        opening = twin.connect(target, settings=settings, clock=clock, embedder=embedder, proposer=proposer)
+        opening = twin.connect(
+            target, settings=settings, clock=clock, embedder=embedder, proposer=proposer, reranker=reranker
+        )
         original = loop.run(_entered(opening))
         try:
             yield Engine(loop, original)

@@ -16,6 +16,7 @@ from consolidator.consolidation import ConsolidationPolicy
 from consolidator.errors import InvalidSettings
 from consolidator.models import Value
 from consolidator.ranking import RecallWeights
+from consolidator.reranking import RerankPolicy
 from consolidator.retention import RetainPolicy
 from consolidator.worker import WorkerPolicy
 
@@ -51,6 +52,16 @@ class EmbedderSettings(Value):
     dimension: int | None = Field(default=None, ge=1)
 
 
+class RerankerSettings(RerankPolicy):
+    """A model that reads the question with each of the first hits. provider "none": there is no such model."""
+
+    provider: str = "none"
+    model: str = ""  # a cross-encoder's folder, or a name on the hub
+    threads: int = Field(default=1, ge=1, le=64)
+    batch: int = Field(default=8, ge=1, le=256)  # a call that is given up ends with the batch under way
+    max_length: int = Field(default=128, ge=16, le=8192)  # tokens of question and text together; the rest is not read
+
+
 class ModelSettings(Value):
     """The chat model of consolidation, as `provider:model`. Used only where consolidation.proposer is "model"."""
 
@@ -84,6 +95,7 @@ class Settings(Value):
     worker: WorkerPolicy = WorkerPolicy()
     retain: RetainPolicy = RetainPolicy()
     recall: RecallWeights = RecallWeights()
+    reranker: RerankerSettings = RerankerSettings()
 
 
 def load(target: str | Path | None = None, env: Mapping[str, str] | None = None) -> Settings:

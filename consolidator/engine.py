@@ -16,7 +16,7 @@ from consolidator.events import Called, ObservationChanged, PassDone
 from consolidator.models import Receipt
 from consolidator.parts import Parts
 from consolidator.plans import Standing
-from consolidator.ports import Embedder, Proposer
+from consolidator.ports import Embedder, Proposer, Reranker
 from consolidator.registry import open_parts
 from consolidator.services import Services
 
@@ -25,17 +25,18 @@ BANK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 def connect(
     target: str | Path | None = None, *, settings: Settings | None = None, clock: Clock = system_clock,
-    embedder: Embedder | None = None, proposer: Proposer | None = None,
+    embedder: Embedder | None = None, proposer: Proposer | None = None, reranker: Reranker | None = None,
 ) -> Connection:
     """Open a memory: a folder (embedded), or a `*.toml` file. `CONSOLIDATOR_*` variables come on top of either.
 
-    Use it as `async with connect(...) as engine`. embedder, proposer: used instead of what the settings name, and closed with
-    the engine. Entering it raises InvalidSettings, MissingProvider, StoreLocked, WrongEmbedder, NewerFormat, StoreUnavailable.
+    Use it as `async with connect(...) as engine`. embedder, proposer, reranker: used instead of what the settings name, and
+    closed with the engine. Entering it raises InvalidSettings, MissingProvider, StoreLocked, WrongEmbedder, NewerFormat,
+    StoreUnavailable.
     """
 
     async def opened() -> Engine:
         told = settings or load(target)
-        engine = Engine(await open_parts(told, clock, embedder=embedder, proposer=proposer), told)
+        engine = Engine(await open_parts(told, clock, embedder=embedder, proposer=proposer, reranker=reranker), told)
         if told.worker.background:
             engine.start()
         return engine
@@ -91,12 +92,13 @@ class Engine:
 
     async def describe(self) -> dict[str, dict[str, str]]:
         """What is in use, part by part."""
-        embedder, proposer = self._parts.embedder, self._parts.proposer
+        embedder, proposer, reranker = self._parts.embedder, self._parts.proposer, self._parts.reranker
         return {
             "store": await self._parts.storage.describe(),
             "ledger": await self._parts.ledger.describe(),
             "embedder": {"name": embedder.name, "dimension": str(embedder.dimension)},
             "consolidation": {"proposer": proposer.name, **await self._endpoint(proposer.endpoint)},
+            **({"reranker": {"name": reranker.name}} if reranker else {}),
         }
 
     async def _endpoint(self, endpoint: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ ConsolidatorError
 │   └── NewerFormat         the folder was written by a newer version
 ├── LedgerError
 ├── EmbedderUnavailable
+├── RerankerUnavailable
 └── ModelError
     ├── ModelUnavailable    time-out, reset, 5xx, a strange body
     ├── ModelBusy           429; carries how long to wait
@@ -104,6 +105,10 @@ class LedgerError(ConsolidatorError):
 
 class EmbedderUnavailable(ConsolidatorError):
     """The embedder failed; the texts are kept and will be embedded later."""
+
+
+class RerankerUnavailable(ConsolidatorError):
+    """The re-ranker failed; the order without it stands."""
 
 
 class ModelError(ConsolidatorError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from consolidator.clock import Clock
 from consolidator.events import Events
-from consolidator.ports import Embedder, Ledger, Proposer, Storage, VectorStore
+from consolidator.ports import Embedder, Ledger, Proposer, Reranker, Storage, VectorStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,7 @@ class Parts:
     proposer: Proposer
     clock: Clock
     owner: str  # names this process in leases
+    reranker: Reranker | None = None
     events: Events = field(default_factory=Events)
     applied: set[str] = field(default_factory=set)  # plans that this process has applied and not closed: nothing to redo
 
@@ -40,5 +41,6 @@ class Parts:
     async def close(self) -> None:
         """All of them, whichever fails. Store before ledger: what the ledger forgets must be on disk."""
         async with AsyncExitStack() as stack:
-            for part in (self.embedder, self.proposer, self.ledger, self.storage):
-                stack.push_async_callback(part.close)
+            for part in (self.reranker, self.embedder, self.proposer, self.ledger, self.storage):
+                if part is not None:
+                    stack.push_async_callback(part.close)

@@ -241,6 +241,22 @@ class Embedder(Protocol):
     async def close(self) -> None: ...
 
 
+class Reranker(Protocol):
+    """Reads a question and a text together, which tells more than two vectors do, and costs more. `name` says which model."""
+
+    name: str
+
+    async def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        """A finite number for each text, in the order given; higher is better, the scale is its own. Off the event loop; a call
+        that is cancelled harms no other. Raises RerankerUnavailable.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Closing twice is harmless; afterwards `rerank` raises RerankerUnavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     text: str

@@ -17,10 +17,11 @@ from consolidator.config import Settings
 from consolidator.errors import InvalidSettings, MissingProvider
 from consolidator.parts import Parts
 from consolidator.points import collection_specs
-from consolidator.ports import ChatModel, Embedder, Ledger, Proposer, Storage
+from consolidator.ports import ChatModel, Embedder, Ledger, Proposer, Reranker, Storage
 from consolidator.proposing import ModelProposer
 
-Group = Literal["storages", "ledgers", "embedders", "chat_models", "proposers"]
+Group = Literal["storages", "ledgers", "embedders", "chat_models", "proposers", "rerankers"]
+WITHOUT_ENTRY: dict[str, set[str]] = {"proposers": {"model"}, "rerankers": {"none"}}  # names that are no provider's
 LEDGER_FILE = "ledger.db"
 CACHE_FILE = "vectors.db"
 
@@ -30,7 +31,7 @@ def provider(group: Group, name: str) -> Callable[..., Any]:
     points = {point.name: point for point in entry_points(group=f"consolidator.{group}")}
     if name not in points:
         kind = group.removesuffix("s").replace("_", " ").replace("storage", "store")
-        known = sorted(points.keys() | ({"model"} if group == "proposers" else set()))
+        known = sorted(points.keys() | WITHOUT_ENTRY.get(group, set()))
         raise InvalidSettings(f'there is no {kind} "{name}"; known are {", ".join(known) or "none"}')
     try:
         factory: Callable[..., Any] = points[name].load()
@@ -87,8 +88,19 @@ async def open_proposer(settings: Settings) -> Proposer:
     return opened
 
 
+async def open_reranker(settings: Settings) -> Reranker | None:
+    s = settings.reranker
+    if s.provider == "none":
+        return None
+    opened: Reranker = await provider("rerankers", s.provider)(
+        model=s.model, threads=s.threads, batch=s.batch, max_length=s.max_length
+    )
+    return opened
+
+
 async def open_parts(
-    settings: Settings, clock: Clock, *, embedder: Embedder | None = None, proposer: Proposer | None = None
+    settings: Settings, clock: Clock, *, embedder: Embedder | None = None, proposer: Proposer | None = None,
+    reranker: Reranker | None = None,
 ) -> Parts:
     """Everything that the settings name; what is handed in is used instead. On failure all is closed again, and a folder
     that was made for it and is empty still is removed.
@@ -101,13 +113,18 @@ async def open_parts(
         opened.append(storage := await open_storage(settings, embedder))
         opened.append(ledger := await open_ledger(settings))
         opened.append(proposer := proposer or await open_proposer(settings))
+        if reranker := reranker or await open_reranker(settings):
+            opened.append(reranker)
     except BaseException:
         for part in reversed(opened):
             await part.close()
         if made and not any(settings.folder.iterdir()):
             settings.folder.rmdir()
         raise
-    return Parts(storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, clock=clock, owner=_owner(settings))
+    return Parts(
+        storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, reranker=reranker, clock=clock,
+        owner=_owner(settings),
+    )
 
 
 def _owner(settings: Settings) -> str:

@@ -41,7 +41,7 @@ class Services:
         self._closing: asyncio.Task[None] | None = None
         self.echoes = Echoes(parts)
         self.retainer = Retainer(parts, settings.retain, self.echoes)
-        self.recollection = Recollection(parts, settings.recall)
+        self.recollection = Recollection(parts, settings.recall, settings.reranker)
         self.forgetting = Forgetting(parts)
         self.parking = Parking(parts)
         self.revision = Revision(parts)

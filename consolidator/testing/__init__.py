@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from consolidator.testing.clocks import ManualClock
-from consolidator.testing.models import HashEmbedder, ScriptedChatModel, open_hash_embedder
+from consolidator.testing.models import (
+    HashEmbedder,
+    OverlapReranker,
+    ScriptedChatModel,
+    open_hash_embedder,
+    open_overlap_reranker,
+)
 from consolidator.testing.proposers import ScriptedProposer
 from consolidator.testing.stores import MemoryStorage
 
-__all__ = ["HashEmbedder", "ManualClock", "MemoryStorage", "ScriptedChatModel", "ScriptedProposer", "open_hash_embedder"]
+__all__ = [
+    "HashEmbedder", "ManualClock", "MemoryStorage", "OverlapReranker", "ScriptedChatModel", "ScriptedProposer",
+    "open_hash_embedder", "open_overlap_reranker",
+]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from consolidator.errors import EmbedderUnavailable, InvalidSettings, ModelError
+from consolidator.errors import EmbedderUnavailable, InvalidSettings, ModelError, RerankerUnavailable
 from consolidator.models import Vector
-from consolidator.ports import Completion, Embedder, Message
+from consolidator.ports import Completion, Embedder, Message, Reranker
 from consolidator.words import stems
 
 _PLACES = 4  # numbers of a vector that one stem moves
@@ -118,3 +118,33 @@ async def open_hash_embedder(
     if model != "default" and not (model.isdecimal() and 2 <= int(model) <= 65_536):
         raise InvalidSettings(f"the hash embedder's model must be its dimension, such as '64', not {model!r}")
     return HashEmbedder(64 if model == "default" else int(model))
+
+
+class OverlapReranker:
+    """A re-ranker of words: the share of the question's stems that a text has, the shorter text first; see `ports.Reranker`.
+
+    `down` makes it fail until it is set to False. `asked` holds each question with its texts, in order.
+    """
+
+    def __init__(self) -> None:
+        self.name = "overlap"
+        self.down = False
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
+
+    async def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        if self.down:
+            raise RerankerUnavailable
+        self.asked.append((query, tuple(texts)))
+        return [_overlap(stems(query), stems(text)) for text in texts]
+
+    async def close(self) -> None:
+        self.down = True
+
+
+def _overlap(asked: frozenset[str], told: frozenset[str]) -> float:
+    return len(asked & told) / (len(asked) + 0.01 * len(told)) if asked else 0.0
+
+
+async def open_overlap_reranker(*, model: str = "", threads: int = 1, batch: int = 8, max_length: int = 128) -> Reranker:
+    """The options are there so that one configuration fits every re-ranker."""
+    return OverlapReranker()

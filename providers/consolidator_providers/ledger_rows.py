@@ -95,8 +95,9 @@ def scrub(db: Connection, bank: str, erased: Sequence[str]) -> int:
         rows += _untell(db, bank, shown, and_(t.journal.c.version.is_(None), t.journal.c.after.is_not(None)), after=None)
         for table in (t.cites, t.evidence, t.lineage, t.use, t.parked):
             db.execute(delete(table).where(table.c.memory.in_(ids)))
-    # a reply may quote what it was shown, and an error the reply
-    db.execute(update(t.parked).where(t.parked.c.bank == bank).values(reply=None))
+    # a reply may quote what it was shown, and a reason or an error the reply
+    quoting = (t.parked.c.bank == bank, t.parked.c.reply != "")
+    db.execute(update(t.parked).where(*quoting).values(reply=None, reason="what was said of it was erased"))
     db.execute(update(t.bank).where(t.bank.c.id == bank).values(last_error=None))
     return rows
 

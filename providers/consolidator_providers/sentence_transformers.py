@@ -46,18 +46,27 @@ class ModelSource:
 
 def find_model(model: str) -> ModelSource:
     """The bundled model, a folder, or a name on the hub. Raises MissingProvider or InvalidSettings; loads nothing."""
-    if importlib.util.find_spec("sentence_transformers") is None:
-        raise MissingProvider(f"the package sentence-transformers is missing: {INSTALL}")
+    demand_library()
     if model in ("default", BUNDLED):
         folder = _bundled_folder()
         return ModelSource(name=BUNDLED, where=str(folder), local=True, dimension=declared_dimension(folder))
+    return located(model, "the embedder's model must be 'default', a model's folder or a name on the hub")
+
+
+def located(model: str, rule: str) -> ModelSource:
+    """A folder, or a name on the hub. Raises InvalidSettings with the rule; loads nothing."""
     folder = Path(model).expanduser()
     if model and any((folder / name).is_file() for name in ("modules.json", "config.json")):
         name = f"{folder.resolve().name}#{fingerprint(folder)}"
         return ModelSource(name=name, where=str(folder), local=True, dimension=declared_dimension(folder))
     if not _HUB_NAME.fullmatch(model):
-        raise InvalidSettings(f"the embedder's model must be 'default', a model's folder or a name on the hub, not {model!r}")
+        raise InvalidSettings(f"{rule}, not {model!r}")
     return ModelSource(name=model, where=model, local=False)
+
+
+def demand_library() -> None:
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise MissingProvider(f"the package sentence-transformers is missing: {INSTALL}")
 
 
 def _bundled_folder() -> Path:
@@ -162,13 +171,7 @@ class Encoder:
         return vectors
 
     def _load(self) -> Any:
-        _settle_environment(threads=self._threads, local=self._source.local)
-        torch = importlib.import_module("torch")
-        torch.set_num_threads(self._threads)
-        words = importlib.import_module("transformers.utils.logging")
-        words.set_verbosity_error()
-        words.disable_progress_bar()
-        library = importlib.import_module("sentence_transformers")
+        library = quiet_library(threads=self._threads, local=self._source.local)
         return library.SentenceTransformer(
             self._source.where,
             device=self._device,
@@ -176,6 +179,17 @@ class Encoder:
             local_files_only=self._source.local,
             model_kwargs={"use_safetensors": True},
         )
+
+
+def quiet_library(*, threads: int, local: bool) -> Any:
+    """The module sentence_transformers, without its messages and progress bars. threads: of torch, in the whole process."""
+    _settle_environment(threads=threads, local=local)
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(threads)
+    words = importlib.import_module("transformers.utils.logging")
+    words.set_verbosity_error()
+    words.disable_progress_bar()
+    return importlib.import_module("sentence_transformers")
 
 
 def _settle_environment(*, threads: int, local: bool) -> None:
