@@ -9,33 +9,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from consolidator import arguments
-from consolidator.errors import Conflict, ConsolidatorError, InvalidInput, NotFound, StoreError, StoreUnavailable
-from consolidator.events import Called, Events
+from consolidator.errors import Conflict, InvalidInput, StoreError, StoreUnavailable
+from consolidator.events import Called
 from consolidator.forgetting import pages
 from consolidator.invariants import Violation, violations
 from consolidator.models import (
     Hit,
     Kind,
     Memory,
-    MemoryState,
     Observation,
     ObservationState,
     Receipt,
     Retained,
-    Stats,
-    Trend,
     Trust,
     Verification,
-    Version,
 )
-from consolidator.parts import Parts
-from consolidator.plans import Entry, History, Parked, Report
-from consolidator.points import memory_of, observation_of
-from consolidator.ports import Condition, Equals, Ids, Not, Range
-from consolidator.provenance import without
+from consolidator.plans import Report
+from consolidator.points import memory_of
+from consolidator.ports import Equals, Range
+from consolidator.reading import ReadOnlyBank
 from consolidator.redo import barrier
-from consolidator.services import Services
-from consolidator.trends import trend_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,26 +54,8 @@ def _watched(verb: Callable[Concatenate[Bank, P], Awaitable[T]]) -> Callable[Con
     return cast("Callable[Concatenate[Bank, P], Coroutine[Any, Any, T]]", told)
 
 
-class Bank:
+class Bank(ReadOnlyBank):
     """One isolated memory. Times are aware datetimes; a naive one is refused."""
-
-    def __init__(self, services: Services, id: str) -> None:
-        self._shared = services
-        self.id = id
-
-    @property
-    def events(self) -> Events:
-        return self._shared.parts.events
-
-    @property
-    def _services(self) -> Services:
-        if self._shared.closed:
-            raise ConsolidatorError("this engine is closed; open it again with connect")
-        return self._shared
-
-    @property
-    def _parts(self) -> Parts:
-        return self._services.parts
 
     @_watched
     async def retain(  # noqa: PLR0913 (one keyword for each field of a memory)
@@ -169,6 +144,8 @@ class Bank:
             raise InvalidInput(f"{len(memories):,} memories match, and max_erased is {max_erased:,}; nothing was erased")
         if dry_run or not memories:
             planned = await forgetting.plan(self.id, asked, memories)
+            if not dry_run and await self._parts.ledger.receipts(self.id, accepted_only=True):
+                await jobs.settle(self.id)  # repeated by somebody whose process had died over it
             return planned if dry_run else planned.model_copy(update={"state": "nothing"})
         receipt = await forgetting.accept(self.id, asked, memories)
         self._services.recollection.changed(self.id)
@@ -197,52 +174,6 @@ class Bank:
         if receipt.bank != self.id:
             raise InvalidInput(f'the receipt is of bank "{receipt.bank}", not of "{self.id}"')
         return await self._services.forgetting.verify(receipt)
-
-    async def receipts(self) -> list[Receipt]:
-        return await self._parts.ledger.receipts(self.id)
-
-    async def observations(
-        self, *, tags: Iterable[str] = (), trend: Trend | str | None = None, state: ObservationState | str = "live"
-    ) -> list[Observation]:
-        """By creation. trend: only those. state: "live", or "retracted" for what was deleted or merged and can be reverted."""
-        standing = arguments.one_of(ObservationState, state, "state") or ObservationState.LIVE
-        if standing is ObservationState.ERASED:
-            raise InvalidInput('what was erased is not there any more; state is "live" or "retracted"')
-        tagged = (Equals("tags", tag) for tag in arguments.tag_set(tags))
-        where: list[Condition] = [Equals("state", standing.value), *tagged]
-        entombed = await self._entombed()
-        found = [p async for p in pages(self._parts.observations, self.id, where)]
-        served = [observation_of(self.id, p) for p in found if not entombed & {*p.payload["lineage_memory_ids"]}]
-        told = [self._told(o) for o in served]
-        wanted = arguments.one_of(Trend, trend, "trend")
-        return sorted((o for o in told if wanted in (None, o.trend)), key=lambda o: (o.created_at, o.id))
-
-    def _told(self, observation: Observation) -> Observation:
-        return observation.model_copy(update={"trend": trend_of(observation.evidence, self._parts.clock())})
-
-    async def observation(self, id: str) -> Observation:
-        """Raises NotFound; erased ones are not there."""
-        return self._told((await self._history(id)).observation)
-
-    async def history(self, id: str) -> list[Version]:
-        """Its versions, oldest first; purged ones without their text. Raises NotFound."""
-        return list((await self._history(id)).versions)
-
-    async def _history(self, id: str) -> History:
-        gone = await self._entombed()
-        histories = await self._parts.ledger.histories(self.id, [arguments.id_of(id)])
-        if not histories or (told := without(histories[0], gone)) is None:
-            raise NotFound(f'bank "{self.id}" has no observation {id}')
-        if not gone:
-            return told
-        read = {(o, number) for _, o, number in await self._parts.ledger.told_by_readers_of(self.id, sorted(gone))}
-        unsaid: dict[str, object] = {"reason": ""}  # it may quote what its maker was shown
-        versions = (v.model_copy(update=unsaid) if (v.observation_id, v.number) in read else v for v in told.versions)
-        return told.model_copy(update={"versions": tuple(versions)})
-
-    async def _entombed(self) -> set[str]:
-        """Memories whose erasure is under way. Read before anything else: what is read later may be put right already."""
-        return {stone.memory_id for stone in await self._parts.ledger.tombstones(self.id, open_only=True)}
 
     async def revert(self, id: str, version: int, *, reason: str) -> Observation:
         """Let an earlier version's text stand again, as a new version; also of a deleted observation. Evidence stays attached.
@@ -288,47 +219,6 @@ class Bank:
         async with self._services.jobs.changing(self.id) as lease:
             return [self._told(o) for o in await self._services.revision.undo(self.id, intent, why, lease)]
 
-    async def journal(self, *, observation_id: str | None = None, limit: int = 1000) -> list[Entry]:
-        """What was decided, why, on which evidence, by whom; oldest first."""
-        gone = await self._entombed()
-        resting = set(await self._parts.ledger.resting_on(self.id, sorted(gone))) if gone else set()
-        entries = await self._parts.ledger.journal(self.id, observation_id=observation_id, limit=limit)
-        read = {seq for seq, *_ in await self._parts.ledger.told_by_readers_of(self.id, sorted(gone))} if gone else set()
-        withheld = {"before": None, "after": None, "reason": None}
-        return [e.model_copy(update=withheld) if e.observation_id in resting or e.seq in read else e for e in entries]
-
-    async def memory(self, id: str) -> Memory:
-        """Raises NotFound."""
-        gone = await self._entombed()
-        points = await self._parts.memories.get(self.id, [arguments.id_of(id)])
-        if not points or points[0].id in gone:
-            raise NotFound(f'bank "{self.id}" has no memory {id}')
-        return memory_of(self.id, points[0])
-
-    async def memories(self, *, source: str | None = None, state: MemoryState | str | None = None) -> list[Memory]:
-        """In the order in which they were retained."""
-        where = [Equals("source", source)] if source is not None else []
-        wanted = arguments.one_of(MemoryState, state, "state")
-        where += [Equals("state", wanted.value)] if wanted is not None else []
-        gone = await self._entombed()
-        found = [memory_of(self.id, p) async for p in pages(self._parts.memories, self.id, where) if p.id not in gone]
-        return sorted(found, key=lambda m: (m.retained_at, m.id))
-
-    async def sources(self) -> dict[str, int]:
-        """How many memories each source has."""
-        return await self._parts.memories.facet(self.id, "source", await self._standing(), limit=10_000)
-
-    async def _standing(self) -> list[Condition]:
-        """Memories that are not being erased."""
-        gone = await self._entombed()
-        return [Not(Ids(tuple(sorted(gone))))] if gone else []
-
-    async def parked(self) -> list[Parked]:
-        """Memories that failed in consolidation, with what happened."""
-        gone = await self._entombed()
-        rows = [row for row in await self._services.parking.rows(self.id) if row.memory_id not in gone]
-        return [row.model_copy(update={"reply": ""}) for row in rows] if gone else rows  # a reply may quote what it was shown
-
     async def replay(self, memory_ids: Iterable[str] | None = None) -> list[Memory]:
         """Give parked and held memories (all, where none is named) back to consolidation. Raises NotFound for any other."""
         async with self._services.jobs.changing(self.id):
@@ -367,25 +257,4 @@ class Bank:
         return violations(
             tables, bank=self.id, memories=memories, observations=observations, now=self._parts.clock(),
             acknowledged=acknowledged,
-        )
-
-    async def stats(self) -> Stats:
-        where = await self._standing()
-        states = await self._parts.memories.facet(self.id, "state", where)
-        pending = [Equals("state", MemoryState.PENDING.value), *where]
-        oldest = await self._parts.memories.scan(self.id, pending, order_by="retained_at", limit=1)
-        spent = await self._parts.ledger.spent(self.id)
-        trouble = [row for row in await self.parked() if row.reason]
-        standing = await self._parts.ledger.standing(self.id)
-        return Stats(
-            bank=self.id, memories=sum(states.values()),
-            observations=await self._parts.observations.count(self.id, [Equals("state", ObservationState.LIVE.value)]),
-            pending=states.get("pending", 0), unembedded=states.get("unembedded", 0), parked=states.get("parked", 0),
-            held=states.get("held", 0),
-            oldest_pending=memory_of(self.id, oldest.points[0]).retained_at if oldest.points else None,
-            last_error=standing.last_error or (max(trouble, key=lambda row: row.last_at).reason if trouble else None),
-            due_in=standing.due_in, attempts=standing.attempts, paused=standing.paused, holder=standing.holder,
-            open_plans=spent["open_plans"],
-            open_tombstones=spent["open_tombstones"], passes=spent["passes"], model_calls=spent["calls"],
-            prompt_tokens=spent["prompt_tokens"], reply_tokens=spent["reply_tokens"],
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from pydantic import JsonValue
@@ -15,18 +15,18 @@ from consolidator.models import (
     ErasedObservation,
     Memory,
     MemoryState,
-    Observation,
     ObservationState,
     Receipt,
+    Tags,
     Verification,
     Version,
+    scope_key,
 )
 from consolidator.parts import Parts
-from consolidator.planning import PERSON
 from consolidator.plans import Change, Entry, History, Intent, Lease, MemoryMark
 from consolidator.points import memory_of
-from consolidator.ports import Point, VectorStore, Where
-from consolidator.provenance import Erasure, erase
+from consolidator.ports import Equals, Leg, Point, VectorStore, Where
+from consolidator.provenance import Erasure, after_image, comes_back, erase, given_way
 from consolidator.redo import barrier, carry_out
 from consolidator.words import plain, wordings
 
@@ -34,6 +34,7 @@ log = logging.getLogger("consolidator.forgetting")
 
 AT_ONCE = 100  # observations in one plan
 PAGE = 256
+TWINS = 8  # nearest observations among which one may say the very same
 MANY = 1_000_000
 FINGERPRINT = 16  # hexadecimal digits of a digest
 
@@ -92,7 +93,7 @@ class Forgetting:
         if await self._parts.ledger.unfinished(bank):
             await barrier(self._parts, bank)  # bodies of applied plans may hold the text
         await self._drop_points(bank, receipt.memories)
-        touched, rows = await self._touched(bank, erased), 0
+        touched, rows = await self._each_once(bank, await self._touched(bank, erased)), 0
         # before the plans purge them: after a kill nobody would know these texts any more
         await self._parts.embedder.forget([text for t in touched for text in t.purged_texts()])
         for start in range(0, max(1, len(touched)), AT_ONCE):
@@ -112,7 +113,7 @@ class Forgetting:
     async def _carry_out(self, receipt: Receipt, touched: Sequence[_Touched], lease: Lease) -> int:
         bank, intent = receipt.bank, str(uuid4())
         marks = await self._reopened(bank, {m for t in touched for m in t.erasure.reopened})
-        pairs = [(t, self._after(t)) for t in touched]
+        pairs = [(t, after_image(t.history, t.erasure, self._parts.clock())) for t in touched]
         entries = tuple(self._entry(receipt, intent, t, change) for t, change in pairs)
         plan = Intent(
             id=intent, bank=bank, kind="forget", created_at=self._parts.clock(), changes=tuple(change for _, change in pairs),
@@ -127,31 +128,6 @@ class Forgetting:
             MemoryMark(memory_id=m.id, rev=m.rev, state=MemoryState.PENDING) for m in memories if m.state is MemoryState.DONE
         ]
 
-    def _after(self, touched: _Touched) -> Change:
-        """The after-image of one observation."""
-        erasure, before = touched.erasure, touched.history.observation
-        fields: dict[str, object] = {"evidence": erasure.evidence, "rev": before.rev + 1, "updated_at": self._parts.clock()}
-        keep = erasure.keep
-        if keep is None:
-            husk = {**fields, "text": "", "state": ObservationState.ERASED, "confidence": 0.0}
-            return Change(after=before.model_copy(update=husk), base_rev=before.rev, purge=erasure.purge)
-        vector = touched.history.vectors.get(keep.number, [])
-        if keep.number == touched.history.current.number:
-            after = before.model_copy(update=fields)
-            return Change(after=after, base_rev=before.rev, vector=vector, lineage=keep.lineage, purge=erasure.purge)
-        number = before.version + 1
-        fields |= {"text": keep.text, "state": keep.state, "confidence": keep.confidence, "version": number}
-        after = before.model_copy(update=fields)
-        again = self._restored(after, keep)
-        return Change(
-            after=after, base_rev=before.rev, vector=vector, version=again, lineage=keep.lineage, purge=erasure.purge
-        )
-
-    def _restored(self, after: Observation, keep: Version) -> Version:
-        by = keep.by if keep.by == PERSON else "forget"  # a person's word stays one
-        fields = {"number": after.version, "change": "rollback", "by": by, "at": self._parts.clock()}
-        return keep.model_copy(update={**fields, "reason": f"back to version {keep.number}"})
-
     def _entry(self, receipt: Receipt, intent: str, touched: _Touched, change: Change) -> Entry:
         text = change.after.text if change.version else None
         return Entry(
@@ -164,6 +140,30 @@ class Forgetting:
         ids = await self._parts.ledger.resting_on(bank, sorted(erased))
         histories = await self._parts.ledger.histories(bank, ids)
         return [_Touched(history, erase(history, erased)) for history in histories]
+
+    async def _each_once(self, bank: str, touched: Sequence[_Touched]) -> list[_Touched]:
+        """A text that would come back gives way to a live observation that has come to say the same."""
+        ids, said = {t.history.observation.id for t in touched}, dict[tuple[Tags, str], tuple[str, frozenset[str]]]()
+        settled: list[_Touched] = []
+        for t in sorted(touched, key=lambda t: comes_back(t.history, t.erasure)):  # those that stand anyway come first
+            keep, here = t.erasure.keep, t.history.observation
+            if keep is not None and keep.state is ObservationState.LIVE:
+                place = (here.tags, plain(keep.text or ""))
+                back = comes_back(t.history, t.erasure)
+                other = said.get(place) or (await self._saying(bank, t.history, keep, ids) if back else None)
+                said[place] = other or (here.id, keep.lineage)
+                t = _Touched(t.history, given_way(t.erasure, *other)) if back and other else t
+            settled.append(t)
+        return settled
+
+    async def _saying(self, bank: str, history: History, keep: Version, but: Set[str]) -> tuple[str, frozenset[str]] | None:
+        """The live observation in scope with the text of a version, and its lineage."""
+        where = (Equals("scope", scope_key(history.observation.tags)), Equals("state", ObservationState.LIVE.value))
+        leg = Leg(name="twin", dense=history.vectors.get(keep.number) or None, where=where, limit=TWINS)
+        leg = leg if leg.dense else replace(leg, lexical=keep.text)
+        (near,) = await self._parts.observations.search(bank, [leg])
+        same = (f for f in near if f.id not in but and plain(f.payload["text"]) == plain(keep.text or ""))
+        return next(((f.id, frozenset(f.payload["lineage_memory_ids"])) for f in same), None)
 
     def _receipt(self, bank: str, asked: dict[str, JsonValue], memories: Sequence[Memory], state: str) -> Receipt:
         return Receipt.model_validate({

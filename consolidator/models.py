@@ -15,6 +15,7 @@ Time = Annotated[datetime, AfterValidator(to_utc)]
 Vector = list[float]
 Kind = Literal["world", "experience", "lesson"]
 Tags = frozenset[str]
+PERSON = "person"  # who makes versions that no model overwrites
 
 
 class Value(BaseModel):

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID, uuid5
 
-from consolidator.models import Evidence, Memory, Observation, ObservationState, Value, Vector, Version
+from consolidator.models import PERSON, Evidence, Memory, Observation, ObservationState, Value, Vector, Version
 from consolidator.plans import Change, Done, Entry, History
 from consolidator.proposals import Action, Batch, Proposal
 from consolidator.provenance import uncited_origins
 from consolidator.words import plain, says_the_same
 
-PERSON = "person"  # who makes versions that no model overwrites
 NAMESPACE = UUID("6f1f3c1e-52c4-5b6e-9d5a-0c8a9e6b7d41")
 
 

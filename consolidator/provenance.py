@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from consolidator.models import ErasureCase, Evidence, ObservationState, Version
-from consolidator.plans import History
+from consolidator.models import PERSON, ErasureCase, Evidence, Observation, ObservationState, Version
+from consolidator.plans import Change, History
 from consolidator.words import names, numbers, stems
 
 RECKONED_DAYS = 8  # from a memory to a date that its words ("last Friday") mean
@@ -21,7 +21,8 @@ class Erasure:
     """What becomes of one observation.
 
     keep: the newest version that stays, None when no version is clean. purge: versions that lose their text and lineage.
-    evidence: what is left. reopened: memories whose evidence goes although they stay, to be consolidated again.
+    evidence: what is left. reopened: memories whose evidence goes although they stay, to be consolidated again. way_to: the
+    observation that says the same already.
     """
 
     case: ErasureCase
@@ -29,6 +30,7 @@ class Erasure:
     purge: tuple[int, ...]
     evidence: tuple[Evidence, ...]
     reopened: frozenset[str]
+    way_to: str | None = None
 
 
 def tainted(version: Version, erased: Set[str]) -> bool:
@@ -56,6 +58,12 @@ def erase(history: History, erased: Set[str]) -> Erasure:
     return _rolled_back(history, clean[-1], erased, left)
 
 
+def unsupported(observation: Observation, erased: Set[str]) -> Observation:
+    """Without what supported it and is being erased."""
+    left = tuple(e for e in observation.evidence if e.memory_id not in erased)
+    return observation if len(left) == len(observation.evidence) else observation.model_copy(update={"evidence": left})
+
+
 def without(history: History, erased: Set[str]) -> History | None:
     """What an erasure that is accepted, but not carried out yet, will leave to be read; None where that is nothing."""
     erasure = erase(history, erased)
@@ -78,6 +86,40 @@ def _rolled_back(history: History, keep: Version, erased: Set[str], left: tuple[
     withdrawn = history.observation.state is ObservationState.RETRACTED and keep.state is ObservationState.LIVE
     case = ErasureCase.REOPENED if withdrawn else ErasureCase.ROLLED_BACK
     return Erasure(case=case, keep=keep, purge=gone, evidence=kept, reopened=frozenset(reopened - erased))
+
+
+def comes_back(history: History, erasure: Erasure) -> bool:
+    """Whether an earlier text is to be served again."""
+    keep = erasure.keep
+    return keep is not None and keep.number != history.current.number and keep.state is ObservationState.LIVE
+
+
+def given_way(erasure: Erasure, other: str, lineage: frozenset[str]) -> Erasure:
+    """The text that would come back stays away while another observation, of that lineage, says it; memories are told anew."""
+    assert erasure.keep is not None
+    keep = erasure.keep.model_copy(update={"state": ObservationState.RETRACTED, "why": lineage})
+    told = erasure.reopened | {e.memory_id for e in erasure.evidence}
+    return replace(erasure, case=ErasureCase.ROLLED_BACK, keep=keep, reopened=told, way_to=other)
+
+
+def after_image(history: History, erasure: Erasure, at: datetime) -> Change:
+    """An observation as an erasure leaves it; where an earlier text stands again, that is a new version."""
+    before, keep = history.observation, erasure.keep
+    fields: dict[str, object] = {"evidence": erasure.evidence, "rev": before.rev + 1, "updated_at": at}
+    if keep is None:
+        husk = {**fields, "text": "", "state": ObservationState.ERASED, "confidence": 0.0}
+        return Change(after=before.model_copy(update=husk), base_rev=before.rev, purge=erasure.purge)
+    version = None
+    if keep.number != history.current.number:
+        number, by = before.version + 1, keep.by if keep.by == PERSON else "forget"  # a person's word stays one
+        fields |= {"text": keep.text, "state": keep.state, "confidence": keep.confidence, "version": number}
+        back = f"back to version {keep.number}" + (f", which {erasure.way_to} says too" if erasure.way_to else "")
+        told = {"number": number, "change": "rollback", "by": by, "at": at, "reason": back}
+        version = keep.model_copy(update=told)
+    return Change(
+        after=before.model_copy(update=fields), base_rev=before.rev, vector=history.vectors.get(keep.number, []),
+        lineage=keep.lineage, version=version, purge=erasure.purge,
+    )
 
 
 def _lineage(versions: Iterable[Version]) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -15,6 +15,7 @@ from consolidator.models import Hit, Kind, Memory, Observation, ObservationState
 from consolidator.parts import Parts
 from consolidator.points import memory_of, observation_of, observation_point
 from consolidator.ports import AnyOf, Equals, Found, Ids, Leg, Not, Range, VectorStore
+from consolidator.provenance import without
 from consolidator.ranking import (
     Candidate,
     Ranked,
@@ -28,6 +29,7 @@ from consolidator.ranking import (
     standings,
     without_names,
 )
+from consolidator.reranking import RerankPolicy, rerank_head
 from consolidator.trends import trend_of
 from consolidator.words import cost
 
@@ -71,9 +73,10 @@ def checked(query: Query) -> Query:
 class Recollection:
     """Answers from one deployment."""
 
-    def __init__(self, parts: Parts, weights: RecallWeights) -> None:
+    def __init__(self, parts: Parts, weights: RecallWeights, reranking: RerankPolicy) -> None:
         self._parts = parts
         self._weights = weights
+        self._reranking = reranking
         self._speakers: dict[str, list[str]] = {}
         self._together: dict[str, float] = {}
         self._changes: Counter[str] = Counter()
@@ -88,15 +91,18 @@ class Recollection:
     async def recall(self, bank: str, query: Query) -> list[Hit]:
         """At most `top_k` hits within the token budget, best first. Without the embedder it searches by words alone."""
         query = checked(query)
+        gone = frozenset(s.memory_id for s in await self._parts.ledger.tombstones(bank, open_only=True))
         speakers = await self._known_speakers(bank)
-        found = await self._found(bank, query, await self._vector(without_names(query.text, speakers)))
+        found = await self._found(bank, query, await self._vector(without_names(query.text, speakers)), gone)
         standing = standings({id: pair for lists in found for id, pair in lists.pairs()}, self._weights)
-        pool = await self._pool(bank, query, found, standing)
+        pool = await self._pool(bank, query, found, standing, gone)
         now = query.as_of or self._parts.clock()
         candidates = [self._candidate(entry, now) for entry in pool.values()]
         about = asked_about(query.text, speakers)
         together = await self._cohesion(bank)
         ranked = fold(rank(candidates, self._weights, about=about, now=now, standing=standing, together=together))
+        if self._parts.reranker is not None:  # before the newer ones move up: no model's taste brings an outdated one back
+            ranked = await rerank_head(self._parts.reranker, self._reranking, query.text, ranked)
         if self._weights.fresh:
             doubts = in_doubt(ranked)
             await self._give_vectors(bank, {c.id: c for doubt in doubts for c in (doubt.older, doubt.newer)})
@@ -128,9 +134,9 @@ class Recollection:
         except EmbedderUnavailable:
             return None
 
-    async def _found(self, bank: str, query: Query, vector: Vector | None) -> list[_Lists]:
+    async def _found(self, bank: str, query: Query, vector: Vector | None, gone: Set[str]) -> list[_Lists]:
         """What the lists of each collection found, with both scores of everything."""
-        entombed = [s.memory_id for s in await self._parts.ledger.tombstones(bank, open_only=True)]
+        entombed = sorted(gone)
         found: list[_Lists] = []
         if query.kinds != {"observation"}:
             found.append(await self._search(bank, "memory", query.text, vector, _memory_filter(query, entombed)))
@@ -155,24 +161,27 @@ class Recollection:
             lists.scores[leg] |= {hit.id: hit.score for hit in hits}
         return lists
 
-    async def _pool(self, bank: str, query: Query, found: Sequence[_Lists], chosen: Mapping[str, object]) -> dict[str, _Entry]:
-        """The chosen ones with their payloads."""
+    async def _pool(
+        self, bank: str, query: Query, found: Sequence[_Lists], chosen: Mapping[str, object], gone: Set[str]
+    ) -> dict[str, _Entry]:
+        """The chosen ones with their payloads; memories that are being erased support none of them."""
         pool: dict[str, _Entry] = {}
         for lists in found:
             ids = [id for id in lists.ids() if id in chosen]
             for point in await self._store(lists.kind).get(bank, ids) if ids else []:
-                pool[point.id] = _Entry(bank=bank, id=point.id, lists=lists, payload=point.payload)
+                pool[point.id] = _Entry(bank=bank, id=point.id, lists=lists, payload=_unsupported(point.payload, gone))
         if query.as_of is not None:
-            await self._as_known(bank, pool, query.as_of)
+            await self._as_known(bank, pool, query.as_of, gone)
         return pool
 
     def _store(self, kind: str) -> VectorStore:
         return self._parts.memories if kind == "memory" else self._parts.observations
 
-    async def _as_known(self, bank: str, pool: dict[str, _Entry], as_of: datetime) -> None:
+    async def _as_known(self, bank: str, pool: dict[str, _Entry], as_of: datetime, gone: Set[str]) -> None:
         """Put each observation's version of that time in its place; drop those that did not stand then."""
         ids = [entry.id for entry in pool.values() if entry.kind == "observation"]
-        histories = {h.observation.id: h for h in await self._parts.ledger.histories(bank, ids)}
+        told = (without(h, gone) for h in await self._parts.ledger.histories(bank, ids))
+        histories = {h.observation.id: h for h in told if h is not None}
         for id in ids:
             then = [v for v in histories[id].versions if v.at <= as_of and v.text is not None] if id in histories else []
             if not then or then[-1].state is not ObservationState.LIVE:
@@ -276,6 +285,12 @@ class _Entry:
         return observation_of(self.bank, Found(self.id, 0.0, self.payload))
 
 
+def _unsupported(payload: Mapping[str, Any], gone: Set[str]) -> Mapping[str, Any]:
+    if not gone or "evidence" not in payload:
+        return payload
+    return {**payload, "evidence": [e for e in payload["evidence"] if e["memory_id"] not in gone]}
+
+
 def _trust(found: Mapping[str, Any]) -> int:
     return int(found["trust"]) if "trust" in found else max((e["trust"] for e in found["evidence"]), default=Trust.TOOL)
 
@@ -324,7 +339,7 @@ def _observation_filter(query: Query, entombed: Sequence[str]) -> Where:
     else:
         where.append(Equals("state", ObservationState.LIVE.value))
     if entombed:
-        where += [Not(AnyOf("lineage_memory_ids", tuple(entombed))), Not(AnyOf("evidence_memory_ids", tuple(entombed)))]
+        where.append(Not(AnyOf("lineage_memory_ids", tuple(entombed))))
     return where
 
 

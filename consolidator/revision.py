@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from uuid import uuid4
 
 from consolidator.errors import Conflict, InvalidInput, NotFound
-from consolidator.models import Memory, MemoryState, Observation, ObservationState, Version
+from consolidator.models import PERSON, Memory, MemoryState, Observation, ObservationState, Version
 from consolidator.parts import Parts
-from consolidator.planning import PERSON, evidence_of
+from consolidator.planning import evidence_of
 from consolidator.plans import Change, Entry, History, Intent, Lease, MemoryMark
 from consolidator.points import memory_of
 from consolidator.provenance import erase
@@ -39,7 +39,7 @@ class Revision:
             raise InvalidInput(f"with version {number} observation {id} was retracted; name the version before")
         if number == history.current.number:
             raise InvalidInput(f"version {number} of observation {id} is the one that stands")
-        change = self._back(history, version, kind="revert", reason=reason)
+        change = await self._grounded(bank, self._back(history, version, kind="revert", reason=reason))
         await self._carry_out(bank, lease, [(history, change, "reverted")], reason)
         return change.after
 
@@ -73,6 +73,7 @@ class Revision:
             else:
                 change = self._back(history, erasure.keep, kind="correction", reason=reason)
                 change = change.model_copy(update={"after": change.after.model_copy(update={"evidence": erasure.evidence})})
+                change = await self._grounded(bank, change)
             steps.append((history, change, "corrected"))
         marks = await self._marks(bank, reopened - {wrong.id}, MemoryState.PENDING)
         marks.append(MemoryMark(memory_id=wrong.id, rev=wrong.rev, state=MemoryState.DONE, corrected_by=correction.id))
@@ -120,7 +121,18 @@ class Revision:
             change = await self._retracted(bank, history, change="undo", reason=reason, why=frozenset())
         else:
             change = self._back(history, version, kind="undo", reason=reason)
-        return change.model_copy(update={"after": change.after.model_copy(update={"evidence": evidence})})
+        change = change.model_copy(update={"after": change.after.model_copy(update={"evidence": evidence})})
+        return await self._grounded(bank, change)
+
+    async def _grounded(self, bank: str, change: Change) -> Change:
+        """What stands rests on something: where an earlier undo has taken all evidence away, on what its text came from."""
+        after = change.after
+        if after.state is not ObservationState.LIVE or any(e.supports for e in after.evidence):
+            return change
+        told = [memory_of(bank, point) for point in await self._parts.memories.get(bank, sorted(change.lineage))]
+        left = tuple(e for e in after.evidence if e.memory_id not in change.lineage)
+        evidence = (*left, *(evidence_of(memory, after.version) for memory in told))
+        return change.model_copy(update={"after": after.model_copy(update={"evidence": evidence})})
 
     def _back(self, history: History, version: Version, *, kind: str, reason: str) -> Change:
         before, number = history.observation, history.current.number + 1
@@ -163,8 +175,10 @@ class Revision:
         intent, now = str(uuid4()), self._parts.clock()
         entries = tuple(
             Entry(
-                bank=bank, intent=intent, at=now, action=action, observation_id=change.after.id, before=history.observation.text,
-                after=change.after.text, version=change.after.version if change.version else None, reason=reason, by=PERSON,
+                bank=bank, intent=intent, at=now, action=action, observation_id=change.after.id,
+                # a row without a version holds no text: nothing would erase it with the version that does
+                before=history.observation.text if change.version else None, after=change.after.text if change.version else None,
+                version=change.after.version if change.version else None, reason=reason, by=PERSON,
                 cites=tuple(cites), digest=change.version.digest if change.version else history.current.digest,
             )
             for history, change, action in steps

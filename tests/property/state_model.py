@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ Row = dict[str, Any]
 VERBATIM = ("text", "source", "tags", "speaker", "occurred_at", "trust", "metadata", "kind", "part", "retained_at", "echo")
 ACCOUNTS = {  # what may have become of a memory that is done
     "created", "contested", "updated", "reinforced", "deleted", "merged", "skipped", "nothing_durable", "dropped",
+    "corrected",
 }
 
 
@@ -65,16 +66,13 @@ class Known:
         yield from self._memories({m["id"]: m for m in seen["memories"]})
         yield from self._states(seen)
         lineages = {id: set(told[-1]["lineage"]) for id, told in seen["histories"].items()}
-        # until an erasure is settled, evidence names what it has erased, though no text comes from that
-        going = self.forgotten.keys() if seen["stats"]["open_tombstones"] else set()
         for observation in seen["observations"]:
-            yield from self._observation(observation, lineages.get(observation["id"], set()), going)
+            yield from self._observation(observation, lineages.get(observation["id"], set()))
         yield from self._versions(seen["histories"])
         yield from self._twins(seen)
         yield from self._accounted(seen)
         for verb, told in seen.items():
-            # until an erasure is settled, a reason may still quote what its maker was shown besides
-            if served := self.erased & set(words(json.dumps(_unreasoned(told) if going else told))):
+            if served := self.erased & set(words(json.dumps(told))):
                 yield f"{verb} serves erased words: {sorted(served)}"
 
     def _memories(self, stored: dict[str, Row]) -> Iterator[str]:
@@ -95,8 +93,6 @@ class Known:
         stats, self.states = seen["stats"], Counter(m["state"] for m in seen["memories"])
         self.paused = stats["paused"] is not None
         self.aside = {m["id"] for m in seen["memories"] if m["state"] in ("parked", "held")}
-        if stats["open_tombstones"]:
-            return
         if stats["memories"] != len(seen["memories"]) or sum(seen["sources"].values()) != len(seen["memories"]):
             yield f"{stats['memories']} memories are counted, {len(seen['memories'])} are there"
         for state in ("pending", "unembedded", "parked", "held"):
@@ -107,8 +103,8 @@ class Known:
         if unlisted := self.aside - {row["memory_id"] for row in seen["parked"]}:
             yield f"set aside, and not listed: {sorted(unlisted)}"
 
-    def _observation(self, observation: Row, lineage: set[str], going: Collection[str]) -> Iterator[str]:
-        it, evidence = f"observation {observation['id']}", [e for e in observation["evidence"] if e["memory_id"] not in going]
+    def _observation(self, observation: Row, lineage: set[str]) -> Iterator[str]:
+        it, evidence = f"observation {observation['id']}", observation["evidence"]
         cited = [e["memory_id"] for e in evidence]
         if unknown := set(cited) - self.kept.keys():
             yield f"{it} rests on {sorted(unknown)}, which are not there"
@@ -140,9 +136,9 @@ class Known:
                     yield f"{it} holds {sorted(foreign)}, which its lineage does not"
 
     def _twins(self, seen: Row) -> Iterator[str]:
-        """No two say the same. An erasure may bring back a text that another observation has taken up since."""
-        back = {id for id, versions in seen["histories"].items() if any(v["change"] == "rollback" for v in versions)}
-        made = [o for o in seen["observations"] if o["id"] not in back]
+        """No two say the same, but for what a person has put into words."""
+        put = {id for id, versions in seen["histories"].items() if any(v["by"] == "person" for v in versions)}
+        made = [o for o in seen["observations"] if o["id"] not in put]
         told = Counter((spoken_of(o["text"]), *sorted(o["tags"])) for o in made)
         yield from (f"{times} observations say {text[0]}" for text, times in told.items() if times > 1)
 
@@ -171,14 +167,9 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, list) else value  # tags are a set
 
 
-def _unreasoned(told: Any) -> Any:
-    if isinstance(told, dict):
-        return {key: _unreasoned(value) for key, value in told.items() if key != "reason"}
-    return [_unreasoned(value) for value in told] if isinstance(told, list) else told
-
-
 def _could_be(memory: Row, item: Row) -> bool:
     """Whether a memory is a part of an item that nobody knows to be kept."""
     fields = ("source", "speaker", "occurred_at", "trust")
-    same = all(memory[key] == item.get(key) for key in fields) and set(memory["tags"]) == set(item["tags"])
+    scope = memory["tags"] if item["tags"] is None else item["tags"]  # None: nobody said
+    same = all(memory[key] == item.get(key) for key in fields) and set(memory["tags"]) == set(scope)
     return same and memory["text"] in item["text"]

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, note, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from tests.property.state_child import ATTEMPTS, BAD
-from tests.property.state_model import Known, Row
-from tests.property.state_process import Process, copy
+from tests.property.state_child import ATTEMPTS
+from tests.property.state_life import BANKS, BEGIN
+from tests.property.state_model import Row
+from tests.property.state_people import SOURCES, People, banks, deaths, some, tags
+from tests.property.state_process import Process
 from tests.property.state_proposer import SLOTS, TROUBLE, telling
 
 pytestmark = pytest.mark.crash
@@ -29,8 +31,6 @@ pytestmark = pytest.mark.crash
 LONG, SHORT = "2000x50", "12x25"
 LIVES, STEPS = map(int, os.environ.get("STATEFUL", SHORT).replace("long", LONG).split("x"))
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
-BANKS, SOURCES = ("alice", "bob"), ("s1", "s2", "s3")
-BEGIN = datetime(2026, 6, 1, 9, tzinfo=UTC)
 VERBS = (
     "create", "restate", "refine", "change", "correct", "drift", "delete", "spread", "both", "slip", "steal", "link", "doubt",
     "ignore",
@@ -40,8 +40,6 @@ QUIET = timedelta(hours=3)  # longer than anything waits by itself
 
 TROUBLES = (*TROUBLE, "silent", "kill")
 
-banks = st.sampled_from(("alice", "alice", "alice", "bob"))
-tags = st.sampled_from(([], [], [], [], ["work"], ["home", "work"]))
 about = st.lists(st.integers(1, 9), min_size=1, max_size=2, unique=True).map(lambda told: [f"word{n}x" for n in told])
 texts = st.builds(telling, st.sampled_from(VERBS), st.sampled_from(SLOTS), about)
 long_texts = st.lists(texts, min_size=2, max_size=3).map(" ".join)
@@ -53,57 +51,11 @@ items = st.fixed_dictionaries(
         "occurred_at": st.sampled_from((None, None, "2026-05-01T12:00:00Z", "2026-03-01T12:00:00Z")),
     }
 )
-deaths = st.one_of(st.none(), st.none(), st.integers(1, 60))  # at which boundary of a write, counted from now
 few, many = st.lists(items, min_size=1, max_size=3), st.lists(items, min_size=3, max_size=6)
-some = st.lists(st.integers(0, 11), min_size=1, max_size=3, unique=True)  # of what is there, by number
 
 
-class Lives(RuleBasedStateMachine):
+class Lives(People):
     """One folder with two banks."""
-
-    def __init__(self, process: Process, template: Path, folder: Path) -> None:
-        super().__init__()
-        copy(template, folder)
-        self._process, self._folder = process, folder
-        self._known = {bank: Known(bank) for bank in BANKS}
-        self._observations: dict[str, list[str]] = {bank: [] for bank in BANKS}
-        self._at = self._latest = BEGIN
-        self._trouble: list[str] = []
-        self._down = False
-        self._open()
-
-    # the life and its deaths
-
-    def _open(self) -> None:
-        answer = self._process.ask(do="open", folder=str(self._folder), at=self._at.isoformat(), look=BANKS)
-        self._trouble, self._down = [], False
-        self._look(answer)
-        for known in self._known.values():
-            known.suspect = True
-
-    def _ask(self, do: str, *, look: Iterable[str] = (), **order: Any) -> Row | None:
-        """The answer; None where the life ended over it, and another has begun."""
-        answer = self._process.ask(do=do, look=list(look), **order)
-        if "ended" in answer:
-            event(f"killed in {do}")
-            note(f"killed in {do}")
-            self._open()
-            return None
-        self._look(answer)
-        return answer
-
-    def _look(self, answer: Row) -> None:
-        for bank, seen in answer["seen"].items():
-            problems = list(self._known[bank].problems(seen))
-            self._observations[bank] = [o["id"] for o in seen["observations"]]
-            assert not problems, f"{bank}: {problems}"
-
-    def _of(self, bank: str, do: str, **order: Any) -> Row | None:
-        return self._ask(do, bank=bank, look=(bank,), **order)
-
-    def _chosen(self, bank: str, numbers: Iterable[int]) -> list[str]:
-        ids = list(self._known[bank].kept)
-        return list(dict.fromkeys(ids[n % len(ids)] for n in numbers)) if ids else []
 
     # telling and asking
 
@@ -241,69 +193,6 @@ class Lives(RuleBasedStateMachine):
                 return
         raise AssertionError(f"{waiting} wait, and nobody knows for what: {answer}")
 
-    # people
-
-    @rule(bank=banks, numbers=some, dies=deaths)
-    def forget_memories(self, bank: str, numbers: list[int], dies: int | None) -> None:
-        self._arm(dies)
-        ids = self._chosen(bank, numbers)
-        self._forget(bank, {"memory_ids": ids}, set(ids))
-
-    @rule(bank=banks, source=st.sampled_from(SOURCES), tagged=tags, dies=deaths)
-    def forget_source(self, bank: str, source: str, tagged: list[str], dies: int | None) -> None:
-        self._arm(dies)
-        kept = self._known[bank].kept.items()
-        meant = {id for id, m in kept if m["source"] == source and set(tagged) <= set(m["tags"])}
-        self._forget(bank, {"source": source, "tags": tagged or None}, meant)
-
-    def _forget(self, bank: str, what: Row, meant: set[str]) -> None:
-        known = self._known[bank]
-        if not (dry := self._of(bank, "forget", what=what, dry_run=True)):
-            return
-        assert set(dry["returned"]["memories"]) - known.forgotten.keys() == meant  # a kill may have left some that are erased
-        known.going = meant
-        if not (answer := self._ask("forget", bank=bank, what=what)):
-            return
-        receipt = answer["returned"]
-        assert set(receipt["memories"]) - known.forgotten.keys() == meant
-        assert receipt["state"] == ("settled" if receipt["memories"] else "nothing")
-        known.forget(meant)
-        known.going = set()
-        self._ask("look", look=(bank,))
-        self._verified(bank)
-
-    def _verified(self, bank: str) -> None:
-        for told in (self._ask("verify", bank=bank) or {"returned": []})["returned"]:
-            # a text that was erased, proposed again on the word of others, and held back, stands in the journal alone
-            assert not [place for place in told["found"] if not place.startswith("ledger/journal/")], told
-
-    @rule(bank=banks, do=st.sampled_from(("replay", "drop")), numbers=some, everything=st.booleans(), dies=deaths)
-    def decide(self, bank: str, do: str, numbers: list[int], everything: bool, dies: int | None) -> None:
-        """For memories that were set aside: all of them, or some, among which others are refused."""
-        self._arm(dies)
-        known, aside = self._known[bank], set(self._known[bank].aside)
-        asked = sorted(aside) if everything else self._chosen(bank, numbers)
-        if not (answer := self._of(bank, do, ids=asked)):
-            return
-        if not set(asked) <= aside:
-            assert answer["error"]["kind"] == "NotFound"
-            assert known.aside == aside
-        else:
-            assert {m["id"] for m in answer["returned"]} == set(asked)
-            assert known.aside == aside - set(asked)
-
-    @rule(bank=banks, stop=st.sampled_from((False, False, True)))
-    def pause(self, bank: str, stop: bool) -> None:
-        if self._of(bank, "pause" if stop else "resume"):
-            assert self._known[bank].paused == stop
-
-    @rule(bank=banks, what=st.sampled_from(sorted(BAD)))
-    def refused(self, bank: str, what: str) -> None:
-        if answer := self._of(bank, "refused", what=what):
-            told, unchanged = answer["returned"]
-            assert told in ("InvalidInput", "NotFound"), told
-            assert unchanged
-
     # the world
 
     @rule(seconds=st.sampled_from((1, 60, 3_600, 86_400, 40 * 86_400, -3_600)))
@@ -311,10 +200,6 @@ class Lives(RuleBasedStateMachine):
         self._at += timedelta(seconds=seconds)
         self._latest = max(self._at, self._latest)
         self._ask("time", seconds=seconds)
-
-    def _arm(self, after: int | None) -> None:
-        """The life ends at the boundary of a write that is so many ahead; None: only when it is ended."""
-        self._ask("arm", after=after)
 
     @rule()
     def crash(self) -> None:

@@ -243,3 +243,45 @@ async def test_an_erased_memory_is_in_no_context(bank: Bank, script: ScriptedPro
     await bank.consolidate()
     shown: list[Batch] = script.batches
     assert shown[-1].context == ()
+
+
+# what comes back
+
+
+async def moved_there_and_back(teller: Teller) -> tuple[str, str]:
+    """One observation says that she is in Berlin; another has taken up since what the first one had said before."""
+    first = await teller.believe("Alice lives in Lisbon.", source="s1")
+    await teller.tell("I am in Berlin now.", "secret", first, update("", "Alice lives in Berlin.", change="state_change"))
+    second = await teller.believe("Alice lives in Lisbon.", source="s2", occurred_at=day(3))
+    return first.id, second.id
+
+
+async def test_a_text_that_would_come_back_gives_way_to_one_that_says_it_already(teller: Teller) -> None:
+    bank = teller.bank
+    first, second = await moved_there_and_back(teller)
+    receipt = await bank.forget(source="secret")
+    assert [o.id for o in await bank.observations()] == [second]
+    assert [o.id for o in await bank.observations(state="retracted")] == [first]
+    assert (await bank.stats()).pending == 1  # what the first one rested on is told anew
+    assert (await bank.verify(receipt)).ok
+    assert await bank.check() == []
+
+
+async def test_when_the_other_goes_it_comes_back_after_all(teller: Teller) -> None:
+    bank = teller.bank
+    first, _ = await moved_there_and_back(teller)
+    await bank.forget(source="secret")
+    await bank.forget(source="s2")
+    assert [o.id for o in await bank.observations()] == [first]
+    assert await bank.check() == []
+
+
+async def test_two_that_would_come_back_with_one_text_are_one(teller: Teller) -> None:
+    bank = teller.bank
+    first, second = await moved_there_and_back(teller)
+    there = {o.id: o for o in await bank.observations()}
+    await teller.tell("All of us are in Porto now.", "secret", there[second], update("", "Alice lives in Porto."))
+    await bank.forget(source="secret")
+    (left,) = await bank.observations()
+    assert left.id in (first, second)
+    assert await bank.check() == []

@@ -218,3 +218,24 @@ async def test_an_undo_that_is_refused_holds_nothing(teller: Teller, monkeypatch
         await bank.undo(done, reason="r")
     assert await bank.parked() == []
     assert [m.state for m in await bank.memories()] == [MemoryState.DONE]
+
+
+async def test_what_was_undone_rests_on_its_origins_when_it_comes_back(teller: Teller) -> None:
+    """An undo takes the evidence away; whoever brings the text back all the same brings it with what it came from."""
+    bank = teller.bank
+    belief = await teller.believe(LISBON)
+    made = (await bank.journal())[-1].intent
+    await bank.undo(made, reason="a mistake")
+    assert [o.evidence for o in await bank.observations(state="retracted")] == [()]
+    back = await bank.revert(belief.id, 1, reason="no mistake")
+    assert [e.memory_id for e in back.evidence] == [e.memory_id for e in belief.evidence]
+    await sound(bank)
+
+
+async def test_an_undo_can_be_undone(teller: Teller) -> None:
+    bank = teller.bank
+    belief = await teller.believe(LISBON)
+    await bank.undo((await bank.journal())[-1].intent, reason="a mistake")
+    (back,) = await bank.undo((await bank.journal())[-1].intent, reason="no mistake")
+    assert (back.id, back.text, back.proof_count) == (belief.id, LISBON, 1)
+    await sound(bank)
