@@ -26,6 +26,7 @@ from consolidator.models import (
 )
 from consolidator.plans import Report
 from consolidator.points import memory_of
+from consolidator.portable import Imported, parse
 from consolidator.ports import Equals, Range
 from consolidator.reading import ReadOnlyBank
 from consolidator.redo import barrier
@@ -122,6 +123,22 @@ class Bank(ReadOnlyBank):
         """Consolidate again, what waits at once."""
         await self._parts.ledger.pause(self.id, None)
         self._services.worker.nudge()
+
+    @_watched
+    async def import_(self, lines: Iterable[str | bytes | Mapping[str, Any]]) -> Imported:
+        """Add what `export` wrote: an open file, or its lines. What the bank knows already stays as it is.
+
+        Memories keep their times and texts, observations their versions; all get ids of this bank. Interrupted at any point, the
+        same again goes on where it stopped. Raises InvalidInput, naming the line, before anything is written; Conflict.
+        """
+        parcel = parse(lines)
+        self._services.transfer.check(parcel)
+        async with self._services.jobs.changing(self.id) as lease:
+            done = await self._services.transfer.bring_in(self.id, parcel, lease)
+        self._services.recollection.changed(self.id)
+        if done.pending:
+            await self._services.wake(self.id, new=done.pending)
+        return done
 
     @_watched
     async def forget(

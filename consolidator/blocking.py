@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from consolidator.ports import Embedder, Proposer, Reranker
 P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A")
+END = object()
 
 
 class _Loop:
@@ -62,6 +63,20 @@ def _blocking(verb: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]) -> Call
     return cast(Callable[Concatenate[_Twin, P], T], call)
 
 
+def _streaming(verb: Callable[Concatenate[A, P], AsyncIterator[T]]) -> Callable[Concatenate[_Twin, P], Iterator[T]]:
+    @functools.wraps(verb)
+    def call(self: _Twin, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        told = verb(self._original, *args, **kwargs)
+        while (item := self._loop.run(_next(told))) is not END:
+            yield cast(T, item)
+
+    return cast(Callable[Concatenate[_Twin, P], Iterator[T]], call)
+
+
+async def _next(told: AsyncIterator[T]) -> T | object:
+    return await anext(told, END)
+
+
 class Bank(_Twin):
     """One isolated memory; see `consolidator.engine.Bank`."""
 
@@ -92,6 +107,8 @@ class Bank(_Twin):
     resume = _blocking(twin.Bank.resume)
     check = _blocking(twin.Bank.check)
     stats = _blocking(twin.Bank.stats)
+    export = _streaming(twin.Bank.export)
+    import_ = _blocking(twin.Bank.import_)
 
 
 class Engine(_Twin):

@@ -26,7 +26,7 @@ from consolidator.parts import Parts
 from consolidator.plans import Change, Entry, History, Intent, Lease, MemoryMark
 from consolidator.points import memory_of
 from consolidator.ports import Equals, Leg, Point, VectorStore, Where
-from consolidator.provenance import Erasure, after_image, comes_back, erase, given_way
+from consolidator.provenance import Erasure, after_image, comes_back, erase, given_way, without
 from consolidator.redo import barrier, carry_out
 from consolidator.words import plain, wordings
 
@@ -241,6 +241,22 @@ async def pages(store: VectorStore, bank: str, where: Where) -> AsyncIterator[Po
             yield point
         if (after := page.after) is None:
             return
+
+
+async def readable(parts: Parts, bank: str, ids: Sequence[str]) -> list[History]:
+    """Histories, as far as they may be told: of what is being erased there is nothing in them."""
+    gone = {stone.memory_id for stone in await parts.ledger.tombstones(bank, open_only=True)}
+    told = [h for history in await parts.ledger.histories(bank, ids) if (h := without(history, gone)) is not None]
+    if not gone:
+        return told
+    read = {(id, number) for _, id, number in await parts.ledger.told_by_readers_of(bank, sorted(gone))}
+    return [h.model_copy(update={"versions": tuple(_unreasoned(v, read) for v in h.versions)}) for h in told]
+
+
+def _unreasoned(version: Version, read: Set[tuple[str | None, int | None]]) -> Version:
+    """A reason may quote what its maker was shown."""
+    unsaid: dict[str, object] = {"reason": ""}
+    return version.model_copy(update=unsaid) if (version.observation_id, version.number) in read else version
 
 
 def _purged(receipt: Receipt) -> set[str]:

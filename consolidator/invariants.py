@@ -25,8 +25,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 WARNINGS: frozenset[Kind] = frozenset({"no_reason"})
 STATES = ("unembedded", "pending", "done", "parked", "held")
 OWED, ASIDE = ("unembedded", "pending"), ("parked", "held")
-DIGESTING = ("consolidate", "drop")  # plans that leave a memory done; "forget" gives it back, "revise" does either
-FED = ("created", "contested", "updated", "reinforced")  # what makes a memory evidence
+DIGESTING = ("consolidate", "drop", "import")  # plans that leave a memory done; "forget" gives it back, "revise" does either
+FED = ("created", "contested", "updated", "reinforced", "imported")  # what makes a memory evidence
 PATIENCE = timedelta(hours=1)  # how long a memory may wait without anybody having been asked
 
 Row = dict[str, Any]

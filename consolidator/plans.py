@@ -8,7 +8,7 @@ from pydantic import Field
 
 from consolidator.models import MemoryState, Observation, Time, Value, Vector, Version
 
-PlanKind = Literal["consolidate", "forget", "drop", "revise"]
+PlanKind = Literal["consolidate", "forget", "drop", "revise", "import"]
 
 
 class Lease(Value):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 from consolidator import arguments
 from consolidator.errors import ConsolidatorError, InvalidInput, NotFound
 from consolidator.events import Events
-from consolidator.forgetting import pages
+from consolidator.forgetting import pages, readable
 from consolidator.models import Memory, MemoryState, Observation, ObservationState, Receipt, Stats, Trend, Version
 from consolidator.parts import Parts
 from consolidator.plans import Entry, History, Parked
 from consolidator.points import memory_of, observation_of
+from consolidator.portable import written
 from consolidator.ports import AnyOf, Condition, Equals, Ids, Not
-from consolidator.provenance import unsupported, without
+from consolidator.provenance import unsupported
 from consolidator.services import Services
 from consolidator.trends import trend_of
 
@@ -70,16 +71,10 @@ class ReadOnlyBank:
         return list((await self._history(id)).versions)
 
     async def _history(self, id: str) -> History:
-        gone = await self._entombed()
-        histories = await self._parts.ledger.histories(self.id, [arguments.id_of(id)])
-        if not histories or (told := without(histories[0], gone)) is None:
+        told = await readable(self._parts, self.id, [arguments.id_of(id)])
+        if not told:
             raise NotFound(f'bank "{self.id}" has no observation {id}')
-        if not gone:
-            return told
-        read = {(o, number) for _, o, number in await self._parts.ledger.told_by_readers_of(self.id, sorted(gone))}
-        unsaid: dict[str, object] = {"reason": ""}  # it may quote what its maker was shown
-        versions = (v.model_copy(update=unsaid) if (v.observation_id, v.number) in read else v for v in told.versions)
-        return told.model_copy(update={"versions": tuple(versions)})
+        return told[0]
 
     async def _entombed(self) -> set[str]:
         """Memories whose erasure is under way. Read before anything else: what is read later may be put right already."""
@@ -127,6 +122,14 @@ class ReadOnlyBank:
         unsaid = {"reply": "", "reason": ""}  # a reply may quote what it was shown, and a reason the reply
         return [row.model_copy(update=unsaid) if gone and row.reply else row for row in rows]
 
+    async def export(self) -> AsyncIterator[str]:
+        """Lines of JSON from which `import_` makes the bank again: memories, observations, their versions and evidence.
+
+        A page at a time, so that a large bank takes little memory. Vectors, journal and receipts stay here.
+        """
+        async for line in self._services.transfer.export(self.id):
+            yield written(line)
+
     async def stats(self) -> Stats:
         gone = await self._entombed()
         where: list[Condition] = [Not(Ids(tuple(sorted(gone))))] if gone else []
@@ -137,6 +140,7 @@ class ReadOnlyBank:
         oldest = await self._parts.memories.scan(self.id, pending, order_by="retained_at", limit=1)
         spent = await self._parts.ledger.spent(self.id)
         trouble = [row for row in await self.parked() if row.reason]
+        failed = max(trouble, key=lambda row: row.last_at).reason if trouble else None
         standing = await self._parts.ledger.standing(self.id)
         return Stats(
             bank=self.id, memories=sum(states.values()),
@@ -144,7 +148,7 @@ class ReadOnlyBank:
             pending=states.get("pending", 0), unembedded=states.get("unembedded", 0), parked=states.get("parked", 0),
             held=states.get("held", 0),
             oldest_pending=memory_of(self.id, oldest.points[0]).retained_at if oldest.points else None,
-            last_error=None if gone else standing.last_error or (max(trouble, key=lambda row: row.last_at).reason if trouble else None),
+            last_error=None if gone else standing.last_error or failed,
             due_in=standing.due_in, attempts=standing.attempts, paused=standing.paused, holder=standing.holder,
             open_plans=spent["open_plans"],
             open_tombstones=spent["open_tombstones"], passes=spent["passes"], model_calls=spent["calls"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import uuid5
 
 from pydantic import Field, ValidationError
@@ -125,6 +125,9 @@ def _metadata_problem(value: Any, depth: int = 0) -> str | None:
     return f"metadata holds a {type(value).__name__}; it takes what JSON takes"
 
 
+Told = TypeVar("Told", Item, Memory)
+
+
 class Retainer:
     """Keeps texts of one deployment."""
 
@@ -168,7 +171,22 @@ class Retainer:
         for memory, doubt in doubts.items():
             await self._parts.ledger.hold(bank, [memory], reason=doubt, at=self._parts.clock())
 
-    async def _guarded(self, bank: str, items: list[Item]) -> tuple[list[Item], int]:
+    async def adopt(self, bank: str, memories: Sequence[Memory]) -> tuple[list[Memory], list[Memory], int]:
+        """Keep memories that were told elsewhere, with their times and in their states; one that is known stays as it is.
+
+        Returns all of them as they are stored, the new ones, and how many secrets were masked. Raises as `retain`, and
+        EmbedderUnavailable before anything is written.
+        """
+        guarded, masked = await self._guarded(bank, list(memories))
+        told = await self._numbered(bank, guarded)
+        known = {point.id: memory_of(bank, point) for point in await self._parts.memories.get(bank, [m.id for m in told])}
+        fresh = list({m.id: m for m in told if m.id not in known}.values())
+        vectors = await self._parts.embedder.embed([m.spoken for m in fresh]) if fresh else []
+        await self._stored(bank, [memory_point(m, vector) for m, vector in zip(fresh, vectors, strict=True)])
+        kept = known | {m.id: m for m in fresh}
+        return [kept[m.id] for m in told], fresh, masked
+
+    async def _guarded(self, bank: str, items: list[Told]) -> tuple[list[Told], int]:
         if self._policy.secrets == "off":
             return items, 0
         digest, masked, guarded = await self._parts.digest(bank), 0, []

@@ -19,6 +19,7 @@ from consolidator.recollection import Recollection
 from consolidator.redo import barrier
 from consolidator.retention import Retainer
 from consolidator.revision import Revision
+from consolidator.transfer import Transfer
 from consolidator.worker import Worker
 
 log = logging.getLogger("consolidator.services")
@@ -45,6 +46,7 @@ class Services:
         self.forgetting = Forgetting(parts)
         self.parking = Parking(parts)
         self.revision = Revision(parts)
+        self.transfer = Transfer(parts, self.retainer, settings.retain)
         self.jobs = Jobs(
             parts, settings.worker, retainer=self.retainer, forgetting=self.forgetting,
             consolidation=Consolidation(parts, settings.consolidation, asking),

@@ -193,7 +193,7 @@ async def view(bank: Bank) -> dict[str, Any]:
     return {
         "memories": dump(await bank.memories()), "observations": dump(await bank.observations()), "histories": histories,
         "journal": dump(entries), "parked": dump(await bank.parked()), "stats": dump(await bank.stats()),
-        "sources": await bank.sources(),
+        "sources": await bank.sources(), "export": [json.loads(line) async for line in bank.export()],
     }
 
 

@@ -25,8 +25,8 @@ HOW = {
     "delete": "deleted", "merge": "merged into another", "rollback": "rolled back", "revert": "reverted", "undo": "undone",
 }
 BESIDE = {  # what made no version
-    "reinforced": "supported", "skipped": "a change was held back", "support_dropped": "lost a support, which was erased",
-    "undone": "lost the support of an undone pass",
+    "reinforced": "supported", "imported": "imported", "skipped": "a change was held back",
+    "support_dropped": "lost a support, which was erased", "undone": "lost the support of an undone pass",
 }
 WHO = {"person": "a person", "forget": "an erasure"}
 BACK = ("rollback", "revert", "undo")  # changes that bring an older text back

@@ -67,7 +67,7 @@ async def retain(  # noqa: PLR0913 (one parameter for each field of a memory)
         raise InvalidInput(f"the source is empty; {NAME_IT}")
     if yes and not replace:
         raise InvalidInput("--yes goes with --replace alone: nothing else is asked")
-    items = list(_items(file)) if file else [{"text": _piped() if text == "-" else text}]
+    items = list(_items(file)) if file else [{"text": piped() if text == "-" else text}]
     when = moment(at, "--at")
     shared: dict[str, Any] = {"source": source, "speaker": speaker, "occurred_at": when, "tags": tag or [], "kind": kind}
     if source is None and any(item.get("source") is None for item in items):
@@ -100,7 +100,7 @@ def _check(items: list[dict[str, Any]], policy: RetainPolicy) -> None:
 
 def _items(file: Path) -> Iterator[dict[str, Any]]:
     """One for each line that is not blank; all are read before anything is kept."""
-    lines = (_piped() if str(file) == "-" else _read(file)).splitlines()
+    lines = (piped() if str(file) == "-" else read(file)).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -124,7 +124,7 @@ def _dated(told: object) -> object:
     return told
 
 
-def _read(file: Path) -> str:
+def read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def _read(file: Path) -> str:
         raise InvalidInput(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
-def _piped() -> str:
+def piped() -> str:
     """Standard input, whatever the locale says: as UTF-8."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="strict")
