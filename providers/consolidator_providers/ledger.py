@@ -65,7 +65,7 @@ class SqlLedger:
         return sorted(await self._db.read(lambda db: db.scalars(select(t.bank.c.id)).all()))
 
     async def unsettled(self) -> list[str]:
-        plans = select(t.intent.c.bank).where(t.intent.c.state != "closed")
+        plans = select(t.intent.c.bank).where(t.intent.c.state.in_(("planned", "applied")))
         erasures = select(t.tombstone.c.bank).where(t.tombstone.c.open)
         return sorted(await self._db.read(lambda db: db.scalars(plans.union(erasures)).all()))
 

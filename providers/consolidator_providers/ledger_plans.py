@@ -59,7 +59,7 @@ def _move_head(db: Connection, bank: str, change: Change) -> None:
 
 
 def unfinished(db: Connection, bank: str) -> list[Intent]:
-    unclosed = (t.intent.c.bank == bank, t.intent.c.state != "closed")
+    unclosed = (t.intent.c.bank == bank, t.intent.c.state.in_(("planned", "applied")))
     bodies = db.scalars(select(t.intent.c.body).where(*unclosed).order_by(t.intent.c.seq)).all()
     return [_thawed(db, body) for body in bodies if body]
 
@@ -76,7 +76,8 @@ def _vector(db: Connection, change: Change) -> list[float]:
 
 
 def tombstones(db: Connection, bank: str, ids: Sequence[str] | None, *, open_only: bool) -> list[Tombstone]:
-    query = select(t.tombstone).where(t.tombstone.c.bank == bank).order_by(t.tombstone.c.memory)
+    of_bank = t.tombstone.c.bank == bank if ids is None else rows.in_bank(t.tombstone, bank)
+    query = select(t.tombstone).where(of_bank).order_by(t.tombstone.c.memory)
     query = query.where(t.tombstone.c.open) if open_only else query
     parts = [query] if ids is None else [query.where(t.tombstone.c.memory.in_(part)) for part in rows.chunks(ids)]
     found = [row for part in parts for row in db.execute(part)]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, insert, or_, select, tuple_, update
 
 from consolidator.models import Evidence, Observation, ObservationState, Version
 from consolidator.plans import Change, Entry, History, Intent
@@ -122,7 +122,7 @@ def write_entries(db: Connection, entries: Iterable[Entry]) -> None:
 
 
 def read_histories(db: Connection, bank: str, ids: Sequence[str]) -> list[History]:
-    heads = _by_id(db, select(t.observation).where(t.observation.c.bank == bank), t.observation.c.id, ids)
+    heads = _by_id(db, select(t.observation).where(in_bank(t.observation, bank)), t.observation.c.id, ids)
     live = [i for i in dict.fromkeys(ids) if i in heads and heads[i][0].state != ObservationState.ERASED]
     evidence = _by_id(db, select(t.evidence).order_by(t.evidence.c.position), t.evidence.c.observation, live)
     versions = _by_id(db, select(t.version).order_by(t.version.c.number), t.version.c.observation, live)
@@ -200,10 +200,13 @@ def read_tellers(db: Connection, bank: str, memories: Sequence[str]) -> list[tup
     return [found[seq] for seq in sorted(found)]
 
 
+def in_bank(table: Table, bank: str) -> ColumnElement[bool]:
+    """For rows that are named by their keys besides: no index serves this, so that none is chosen that reads the whole bank."""
+    return table.c.bank.concat("") == bank
+
+
 def naming(bank: str, ids: Sequence[str]) -> Any:
     """Observations that rest on one of these memories, in evidence or in any version."""
     cited = select(t.evidence.c.observation).where(t.evidence.c.memory.in_(ids))
     derived = select(t.lineage.c.observation).where(t.lineage.c.memory.in_(ids))
-    return select(t.observation.c.id).where(
-        t.observation.c.bank == bank, or_(t.observation.c.id.in_(cited), t.observation.c.id.in_(derived))
-    )
+    return select(t.observation.c.id).where(t.observation.c.id.in_(cited.union(derived)), in_bank(t.observation, bank))
