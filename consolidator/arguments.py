@@ -14,7 +14,7 @@ from consolidator.actions import MAX_TEXT, clean
 from consolidator.errors import InvalidInput, NotFound
 from consolidator.models import Tags
 from consolidator.ports import Condition, Equals, Ids, Range
-from consolidator.recollection import Query
+from consolidator.queries import Query
 
 E = TypeVar("E", bound=StrEnum)
 

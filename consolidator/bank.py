@@ -165,7 +165,7 @@ class Bank(ReadOnlyBank):
                 await jobs.settle(self.id)  # repeated by somebody whose process had died over it
             return planned if dry_run else planned.model_copy(update={"state": "nothing"})
         receipt = await forgetting.accept(self.id, asked, memories)
-        self._services.recollection.changed(self.id)
+        self._services.recollection.changed(self.id, gone=receipt.memories)
         jobs.erased(self.id, receipt.memories)
         try:
             async with jobs.changing(self.id, wait=FORGET_WAIT, over=receipt.memories):

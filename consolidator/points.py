@@ -13,7 +13,7 @@ def collection_specs(dimension: int, embedder: str) -> tuple[CollectionSpec, Col
     """The two collections, with every field that is filtered by."""
     memories = CollectionSpec(
         name="memories", dimension=dimension, embedder=embedder,
-        keywords=("source", "speaker", "tags", "scope", "kind", "state"),
+        keywords=("source", "speaker", "tags", "scope", "kind", "state", "place"),
         integers=("sequence", "trust"), times=("time", "retained_at"),
     )
     observations = CollectionSpec(
@@ -24,12 +24,19 @@ def collection_specs(dimension: int, embedder: str) -> tuple[CollectionSpec, Col
     return memories, observations
 
 
+def place_of(source: str, sequence: int | None) -> str:
+    """Where a turn stands, as one keyword: what stands beside it is found by that."""
+    return f"{sequence}@{source}"
+
+
 def memory_point(memory: Memory, vector: Vector | None) -> Point:
     fields = memory.model_dump(exclude={"id", "bank", "tags", "state"})
     payload = {
         **{key: value for key, value in fields.items() if value is not None},
         "tags": sorted(memory.tags), "scope": scope_key(memory.tags), "state": memory.state.value, "time": memory.time,
     }
+    if memory.sequence is not None:
+        payload["place"] = place_of(memory.source, memory.sequence)
     return Point(id=memory.id, payload=payload, dense=vector, lexical=memory.dated)
 
 

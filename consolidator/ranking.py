@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import combinations, pairwise
@@ -55,6 +55,7 @@ class RecallWeights(Value):
     recency: float = Field(default=0.0, ge=0, le=1)
     recency_half_life: float = Field(default=90.0, gt=0)  # days
     depth: int = Field(default=100, ge=10, le=1000)  # candidates of each list
+    beside: int = Field(default=50, ge=0, le=1000)  # first ones of each list whose neighbours are looked at, too
     pool: int = Field(default=100, ge=10, le=1000)  # of all these, as many are looked at closely
     floor: float = Field(default=0.1, ge=-1, le=1)  # cosine below which a candidate needs a shared word
     fresh: bool = True  # of two statements about the same thing the newer comes first
@@ -80,6 +81,8 @@ class Candidate:
     trend: Trend | None = None
     confidence: float | None = None
     trust: int = Trust.USER
+    asks: bool = False  # it ends with a question mark
+    timed: bool = False  # it has a word such as "yesterday"
     vector: Vector = field(default_factory=list)
 
 
@@ -141,9 +144,13 @@ def logistic(x: float) -> float:
 
 def standardise(values: Sequence[float]) -> list[float]:
     """In deviations from the mean; all 0 where the values do not differ."""
+    return list(map(_standardiser(values), values))
+
+
+def _standardiser(values: Sequence[float]) -> Callable[[float], float]:
     mean = math.fsum(values) / len(values)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
-    return [(value - mean) / deviation if deviation > 1e-9 else 0.0 for value in values]
+    return lambda value: (value - mean) / deviation if deviation > 1e-9 else 0.0
 
 
 def named(query: str, speakers: Iterable[str]) -> list[str]:
@@ -172,15 +179,26 @@ def without_names(query: str, speakers: Iterable[str]) -> str:
     return cut if stems(cut) else query
 
 
-def standings(scores: Mapping[str, tuple[float, float]], weights: RecallWeights) -> dict[str, Standing]:
-    """Of what was found, by id with both scores: the `pool` best, standardised over all that is near enough to count."""
-    near = {id: pair for id, pair in scores.items() if pair[1] > 0 or pair[0] >= weights.floor}
-    if not near:
+def standings(
+    scores: Mapping[str, tuple[float, float]], weights: RecallWeights, beside: Mapping[str, tuple[float, float]] | None = None
+) -> dict[str, Standing]:
+    """Of what was found, by id with both scores: the `pool` best, standardised over all that is near enough to count.
+
+    beside: of neighbours, which are standardised by the same mean and deviation, and all stay.
+    """
+    found = {id: pair for id, pair in scores.items() if pair[1] > 0 or pair[0] >= weights.floor}
+    if not found:
         return {}
-    dense, words = standardise([pair[0] for pair in near.values()]), standardise([pair[1] for pair in near.values()])
-    fused = [weights.dense * d + weights.words * w for d, w in zip(dense, words, strict=True)]
-    standing = zip(near, map(Standing, dense, words, fused), strict=True)
-    return dict(sorted(standing, key=lambda pair: (-pair[1].fused, pair[0]))[: weights.pool])
+    dense = _standardiser([pair[0] for pair in found.values()])
+    words = _standardiser([pair[1] for pair in found.values()])
+
+    def standing(pair: tuple[float, float]) -> Standing:
+        d, w = dense(pair[0]), words(pair[1])
+        return Standing(d, w, weights.dense * d + weights.words * w)
+
+    told = sorted(((id, standing(pair)) for id, pair in found.items()), key=lambda pair: (-pair[1].fused, pair[0]))
+    near = {id: standing(pair) for id, pair in (beside or {}).items() if id not in found}
+    return dict(told[: weights.pool]) | near
 
 
 def cohesion(runs: Sequence[Sequence[Vector]]) -> float:
@@ -258,9 +276,9 @@ class _Structure:
             spoken_of = about is not None and about in c.text
         else:
             yield from self._neighbours(c, weights)
-            yield "question", weights.question * c.text.rstrip().endswith("?")
+            yield "question", weights.question * c.asks
             spoken_of = about is not None and c.speaker == about
-        yield "time word", weights.time_word * _tells_a_time(c.text)
+        yield "time word", weights.time_word * c.timed
         yield f"about {about}", weights.speaker * spoken_of
 
     def _neighbours(self, c: Candidate, weights: RecallWeights) -> Iterable[tuple[str, float]]:
@@ -272,7 +290,11 @@ class _Structure:
         yield "session", near * weights.session * self._sessions[c.source]
 
 
-def _tells_a_time(text: str) -> bool:
+def asks(text: str) -> bool:
+    return text.rstrip().endswith("?")
+
+
+def tells_a_time(text: str) -> bool:
     return not TIME_WORDS.isdisjoint(text.casefold().replace(",", " ").replace(".", " ").split())
 
 

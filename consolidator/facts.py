@@ -1,0 +1,58 @@
+"""What ranking needs to know of a memory besides its scores. A memory is never rewritten, so it is read once and kept a while."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from consolidator.parts import Parts
+from consolidator.points import memory_of
+from consolidator.ranking import asks, tells_a_time
+
+MOST = 50_000  # memories; about 20 MB
+
+
+class Fact(NamedTuple):
+    """No text: an erased one must not linger here."""
+
+    time: datetime
+    source: str
+    sequence: int | None
+    speaker: str | None
+    trust: int
+    asks: bool
+    timed: bool
+
+
+class Facts:
+    """Of the memories that were candidates of late, in all banks of one deployment."""
+
+    def __init__(self, parts: Parts, most: int = MOST) -> None:
+        self._parts = parts
+        self._most = most
+        self._known: OrderedDict[tuple[str, str], Fact] = OrderedDict()
+
+    async def of(self, bank: str, ids: Sequence[str]) -> dict[str, Fact]:
+        """In no order; what is not there is left out."""
+        known, missing = dict[str, Fact](), list[str]()
+        for id in ids:
+            if (fact := self._known.get((bank, id))) is None:
+                missing.append(id)
+            else:
+                known[id] = fact
+        for point in await self._parts.memories.get(bank, missing) if missing else ():
+            memory = memory_of(bank, point)
+            known[memory.id] = self._known[bank, memory.id] = Fact(
+                memory.time, memory.source, memory.sequence, memory.speaker, memory.trust, asks(memory.text),
+                tells_a_time(memory.text),
+            )
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return known
+
+    def drop(self, bank: str, ids: Iterable[str]) -> None:
+        """They are being erased."""
+        for id in ids:
+            self._known.pop((bank, id), None)
