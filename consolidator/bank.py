@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from consolidator import arguments
+from consolidator.contexts import Context, context_block
 from consolidator.errors import Conflict, InvalidInput, StoreError, StoreUnavailable
 from consolidator.events import Called
 from consolidator.forgetting import pages
@@ -90,20 +91,41 @@ class Bank(ReadOnlyBank):
         """The new edition is safe; now what it does not say any more goes."""
         edition, source = {m.id for m in kept.memories}, kept.memories[0].source
         gone = [m.id for m in await self.memories(source=source) if m.id not in edition]
-        return kept.model_copy(update={"replaced": await self.forget(memory_ids=gone)}) if gone else kept
+        open_ones = await self._parts.ledger.receipts(self.id, accepted_only=True)  # of somebody who died over this edition
+        return kept.model_copy(update={"replaced": await self.forget(memory_ids=gone)}) if gone or open_ones else kept
 
     @_watched
     async def recall(  # noqa: PLR0913 (one keyword for each filter)
         self, query: str, *, top_k: int = 10, token_budget: int | None = None,
         kinds: Iterable[str] = ("memory", "observation"), tags: Iterable[str] = (), since: datetime | None = None,
-        until: datetime | None = None, as_of: datetime | None = None, explain: bool = False,
+        until: datetime | None = None, as_of: datetime | None = None, asked_at: datetime | None = None, explain: bool = False,
     ) -> list[Hit]:
-        """Ranked hits, best first. tags: a hit carries all of them. since, until: event times. as_of: what was known then."""
+        """Ranked hits, best first, each statement once; none where nothing answers. tags: a hit carries all of them.
+
+        since, until: event times. as_of: what was known then. asked_at: from when "last spring" is counted, else as_of, or now.
+        """
         asked = {"text": query, "top_k": top_k, "token_budget": token_budget, "kinds": arguments.kind_set(kinds),
-                 "tags": arguments.tag_set(tags), "since": since, "until": until, "as_of": as_of, "explain": explain}
+                 "tags": arguments.tag_set(tags), "since": since, "until": until, "as_of": as_of, "asked_at": asked_at,
+                 "explain": explain}
         hits = await self._services.recollection.recall(self.id, arguments.valid_query(asked))
         await self._services.echoes.note(self.id, hits)
         return hits
+
+    async def recall_context(  # noqa: PLR0913 (one keyword for each filter)
+        self, query: str, *, token_budget: int = 800, top_k: int = 20, kinds: Iterable[str] = ("memory", "observation"),
+        tags: Iterable[str] = (), since: datetime | None = None, until: datetime | None = None, as_of: datetime | None = None,
+        asked_at: datetime | None = None,
+    ) -> Context:
+        """What `recall` finds as a block for a prompt, fenced as data, with a handle for each hit; `reason` where it is empty.
+
+        token_budget: of the whole block, as it is handed over.
+        """
+        if token_budget < 1:
+            raise InvalidInput(f"token_budget is {token_budget}; it is at least 1")
+        hits = await self.recall(
+            query, top_k=top_k, kinds=kinds, tags=tags, since=since, until=until, as_of=as_of, asked_at=asked_at
+        )
+        return context_block(hits, budget=token_budget)
 
     @_watched
     async def consolidate(self, *, limit: int | None = None, dry_run: bool = False) -> Report:
@@ -161,9 +183,7 @@ class Bank(ReadOnlyBank):
             raise InvalidInput(f"{len(memories):,} memories match, and max_erased is {max_erased:,}; nothing was erased")
         if dry_run or not memories:
             planned = await forgetting.plan(self.id, asked, memories)
-            if not dry_run and await self._parts.ledger.receipts(self.id, accepted_only=True):
-                await jobs.settle(self.id)  # repeated by somebody whose process had died over it
-            return planned if dry_run else planned.model_copy(update={"state": "nothing"})
+            return planned if dry_run else await self._repeated(planned)
         receipt = await forgetting.accept(self.id, asked, memories)
         self._services.recollection.changed(self.id, gone=receipt.memories)
         jobs.erased(self.id, receipt.memories)
@@ -178,6 +198,15 @@ class Bank(ReadOnlyBank):
             await self._services.scrub()
         now = next(r for r in await self._parts.ledger.receipts(self.id) if r.id == receipt.id)
         return now.model_copy(update={"fingerprints": receipt.fingerprints})
+
+    async def _repeated(self, planned: Receipt) -> Receipt:
+        """Nothing is left to erase. Whoever says it again because a process died over it gets the receipt of that."""
+        if not (accepted := await self._parts.ledger.receipts(self.id, accepted_only=True)):
+            return planned.model_copy(update={"state": "nothing"})
+        await self._services.jobs.settle(self.id)
+        mine = {receipt.id for receipt in accepted if receipt.asked == planned.asked}
+        now = [receipt for receipt in await self._parts.ledger.receipts(self.id) if receipt.id in mine]
+        return now[-1] if now else planned.model_copy(update={"state": "nothing"})
 
     async def _drop_husks(self) -> None:
         old = (Equals("state", ObservationState.ERASED.value), Range("updated_at", lt=self._parts.clock() - HUSK_AGE))

@@ -86,6 +86,7 @@ class Bank(_Twin):
 
     retain = _blocking(twin.Bank.retain)
     recall = _blocking(twin.Bank.recall)
+    recall_context = _blocking(twin.Bank.recall_context)
     consolidate = _blocking(twin.Bank.consolidate)
     forget = _blocking(twin.Bank.forget)
     verify = _blocking(twin.Bank.verify)

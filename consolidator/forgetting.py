@@ -25,7 +25,7 @@ from consolidator.models import (
 from consolidator.parts import Parts
 from consolidator.plans import Change, Entry, History, Intent, Lease, MemoryMark
 from consolidator.points import memory_of
-from consolidator.ports import Equals, Leg, Point, VectorStore, Where
+from consolidator.ports import AnyOf, Equals, Leg, Point, VectorStore, Where
 from consolidator.provenance import Erasure, after_image, comes_back, erase, given_way, without
 from consolidator.redo import barrier, carry_out
 from consolidator.words import plain, wordings
@@ -98,6 +98,7 @@ class Forgetting:
         await self._parts.embedder.forget([text for t in touched for text in t.purged_texts()])
         for start in range(0, max(1, len(touched)), AT_ONCE):
             rows += await self._carry_out(receipt, touched[start : start + AT_ONCE], lease)
+        await self._say_again(receipt, lease)
         receipt = await self._filled(receipt, touched, [])
         receipt = receipt.model_copy(update={"state": "settled", "journal_rows": rows})
         await self._parts.ledger.settle(receipt)  # its own plans hold clean texts alone: whoever comes next closes them
@@ -120,6 +121,19 @@ class Forgetting:
             marks=tuple(marks), entries=entries, erased=receipt.memories, by="forget",
         )
         return await carry_out(self._parts, plan, lease)
+
+    async def _say_again(self, receipt: Receipt, lease: Lease) -> None:
+        """What only the erased had put right is as it was said, and told anew."""
+        where = (AnyOf("corrected_by", receipt.memories),)
+        wrong = [memory_of(receipt.bank, point) async for point in pages(self._parts.memories, receipt.bank, where)]
+        if not wrong:
+            return
+        marks = tuple(MemoryMark(memory_id=m.id, rev=m.rev, state=MemoryState.PENDING, corrected_by="") for m in wrong)
+        plan = Intent(
+            id=str(uuid4()), bank=receipt.bank, kind="forget", created_at=self._parts.clock(), marks=marks,
+            erased=receipt.memories, by="forget",
+        )
+        await carry_out(self._parts, plan, lease)
 
     async def _reopened(self, bank: str, ids: set[str]) -> list[MemoryMark]:
         points = await self._parts.memories.get(bank, sorted(ids))
@@ -197,6 +211,7 @@ class Forgetting:
         texts = [(place, text) for place, text in told if place.rsplit("/", 1)[0] not in later]
         found = [] if erased else ["receipt: it erased nothing"]
         found += [f"memories/{p.id}: erased, but stored" for p in memories if p.id in erased]
+        found += [f"memories/{p.id}: was put right by what was erased" for p in memories if _named(p) & erased]
         found += [f"observations/{p.id}: rests on what was erased" for p in observations if _named(p) & erased]
         resting = await self._parts.ledger.resting_on(bank, receipt.memories)
         found += [f"ledger/{id}: rests on what was erased" for id in resting]
@@ -265,7 +280,8 @@ def _purged(receipt: Receipt) -> set[str]:
 
 
 def _named(point: Point) -> set[str]:
-    return {*point.payload.get("evidence_memory_ids", ()), *point.payload.get("lineage_memory_ids", ())}
+    named = {*point.payload.get("evidence_memory_ids", ()), *point.payload.get("lineage_memory_ids", ())}
+    return named | {corrected for corrected in [point.payload.get("corrected_by")] if corrected}
 
 
 def _row(touched: _Touched) -> ErasedObservation:

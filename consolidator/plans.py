@@ -65,7 +65,7 @@ class MemoryMark(Value):
     memory_id: str
     rev: int
     state: MemoryState
-    corrected_by: str | None = None  # the memory in which a person put it right
+    corrected_by: str | None = None  # the memory in which a person put it right; "": none any more
 
 
 class Change(Value):

@@ -13,7 +13,7 @@ def collection_specs(dimension: int, embedder: str) -> tuple[CollectionSpec, Col
     """The two collections, with every field that is filtered by."""
     memories = CollectionSpec(
         name="memories", dimension=dimension, embedder=embedder,
-        keywords=("source", "speaker", "tags", "scope", "kind", "state", "place"),
+        keywords=("source", "speaker", "tags", "scope", "kind", "state", "place", "corrected_by"),
         integers=("sequence", "trust"), times=("time", "retained_at"),
     )
     observations = CollectionSpec(

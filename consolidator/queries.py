@@ -27,6 +27,7 @@ class Query(Value):
     since: Time | None = None
     until: Time | None = None
     as_of: Time | None = None
+    asked_at: Time | None = None  # against which "last spring" is understood; None: as_of, else now
     explain: bool = False
 
 

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from consolidator.contexts import gist
 from consolidator.errors import EmbedderUnavailable
 from consolidator.facts import Facts
 from consolidator.finding import Finding, HitKind, Lists
+from consolidator.freshness import in_doubt, newer_first
 from consolidator.models import Hit, Memory, Observation, ObservationState, Trust, Vector
+from consolidator.moments import asked_period
 from consolidator.parts import Parts
 from consolidator.points import memory_of, observation_of, observation_point
 from consolidator.ports import Equals, Found
@@ -26,9 +29,8 @@ from consolidator.ranking import (
     asked_about,
     cohesion,
     fold,
-    in_doubt,
-    newer_first,
     rank,
+    relevant,
     standings,
     tells_a_time,
     without_names,
@@ -81,14 +83,19 @@ class Recollection:
         )
         told = await self._observations(bank, query, found, standing, gone)
         candidates = [*await self._memories(bank, found, standing), *(self._observed(e, now) for e in told.values())]
+        period = asked_period(query.text, query.asked_at or now)
         about, together = asked_about(query.text, speakers), await self._cohesion(bank)
-        ranked = fold(rank(candidates, self._weights, about=about, now=now, standing=standing, together=together))
+        ranked = fold(rank(
+            candidates, self._weights, about=about, now=now, standing=standing, together=together, period=period
+        ))
         head = max(HEAD, 2 * query.top_k, self._reranking.top if self._parts.reranker else 0)
         pool = told | await self._read(bank, found, ranked[:head], vectors=self._weights.fresh)
+        if vector is not None and not relevant(query.text, ranked, self._weights):
+            return []
         if self._parts.reranker is not None:  # before the newer ones move up: no model's taste brings an outdated one back
             ranked = await rerank_head(self._parts.reranker, self._reranking, query.text, ranked)
         if self._weights.fresh:
-            doubts = in_doubt(ranked)
+            doubts = in_doubt(ranked, period)
             await self._give_vectors(bank, {c.id: c for doubt in doubts for c in (doubt.older, doubt.newer)})
             ranked = newer_first(ranked, doubts)
         return await self._hits(bank, query, ranked, found, pool, now)
@@ -201,8 +208,8 @@ class Recollection:
     async def _hits(
         self, bank: str, query: Query, ranked: Sequence[Ranked], found: Sequence[Lists], pool: dict[str, _Entry], now: datetime
     ) -> list[Hit]:
-        """The first ones that fit the budget; texts are read as far as they are needed."""
-        hits: list[Hit] = []
+        """The first ones that fit the budget, each thing once; texts are read as far as they are needed."""
+        hits, said = list[Hit](), set[object]()
         left, step = query.token_budget, max(HEAD, 2 * query.top_k)
         for start in range(0, len(ranked), step):
             part = ranked[start : start + step]
@@ -211,8 +218,9 @@ class Recollection:
             quotes = await self._quotes(bank, there, pool)
             for r in there:
                 hit = _hit(r, pool[r.candidate.id], quotes.get(r.candidate.id), query.explain, now)
-                if left is not None and hit.tokens > left:
+                if (what := gist(hit)) in said or (left is not None and hit.tokens > left):
                     continue
+                said.add(what)
                 left = None if left is None else left - hit.tokens
                 hits.append(hit)
                 if len(hits) == query.top_k:

@@ -77,7 +77,8 @@ async def _put(parts: Parts, bank: str, change: Change) -> None:
 
 
 async def _mark(parts: Parts, bank: str, mark: MemoryMark) -> None:
-    changes = {"state": mark.state.value} | ({"corrected_by": mark.corrected_by} if mark.corrected_by else {})
+    changes: dict[str, object] = {"state": mark.state.value}
+    changes |= {} if mark.corrected_by is None else {"corrected_by": mark.corrected_by or None}
     if await parts.memories.patch(bank, mark.memory_id, changes, expect=mark.rev):
         return
     stored = await parts.memories.get(bank, [mark.memory_id])

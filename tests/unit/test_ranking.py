@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consolidator.freshness import in_doubt, newer_first
 from consolidator.models import Trend
 from consolidator.ranking import (
     Candidate,
@@ -17,10 +18,8 @@ from consolidator.ranking import (
     asked_about,
     cohesion,
     fold,
-    in_doubt,
     logistic,
     named,
-    newer_first,
     rank,
     score_of,
     standardise,

@@ -144,3 +144,44 @@ async def test_the_trend_speaks_of_the_time_of_the_question(teller: Teller, cloc
     assert (now.trend, later.trend) == (Trend.NEW, Trend.STALE)
     assert [o.text for o in await teller.bank.observations(trend="stale")] == ["Alice runs."]
     assert await teller.bank.observations(trend="new") == []
+
+
+async def test_the_same_statement_does_not_spend_the_budget_twice(bank: Bank) -> None:
+    for n in range(3):
+        await bank.retain("The garden gate is green.", source=f"s{n}")
+    await bank.retain("The garden gate was painted in May.", source="s9")
+    hits = await bank.recall("Which colour has the garden gate?", top_k=2)
+    assert {hit.text for hit in hits} == {"The garden gate is green.", "The garden gate was painted in May."}
+    budget = sum(hit.tokens for hit in hits)
+    assert len(await bank.recall("Which colour has the garden gate?", token_budget=budget)) == 2
+
+
+async def test_what_has_nothing_to_do_with_it_is_no_answer(bank: Bank) -> None:
+    await bank.retain(["Alice has a cat called Turnip.", "The rent went up in May."], source="s")
+    assert await bank.recall("How do enzymes unwind DNA?") == []
+    found = await bank.recall_context("How do enzymes unwind DNA?")
+    assert (found.text, found.tokens, found.reason) == ("", 0, "nothing relevant was found")
+    assert [hit.text for hit in await bank.recall("Turnip")] == ["Alice has a cat called Turnip."]
+
+
+async def test_a_block_for_a_prompt_names_where_its_lines_come_from(teller: Teller) -> None:
+    belief = await teller.believe("Alice lives in Lisbon.")
+    found = await teller.bank.recall_context("Where does Alice live?", token_budget=100)
+    assert "[1]" in found.text
+    assert found.handles == {"[1]": belief.id}
+    assert 0 < found.tokens <= 100
+    with pytest.raises(InvalidInput, match="token_budget is 0"):
+        await teller.bank.recall_context("Where does Alice live?", token_budget=0)
+
+
+async def test_what_happened_when_the_question_says_comes_first(bank: Bank) -> None:
+    for month in (1, 4, 8):
+        when = datetime(2025, month, 10, tzinfo=UTC)
+        await bank.retain(f"Alice went climbing in hall number {month}.", source=f"s{month}", occurred_at=when)
+    asked: dict[str, Any] = {"explain": True, "asked_at": datetime(2025, 9, 1, tzinfo=UTC)}
+    (hit, *_) = await bank.recall("Where did Alice go climbing last spring?", **asked)
+    assert hit.text == "Alice went climbing in hall number 4."
+    assert hit.explanation is not None
+    assert {term.name for term in hit.explanation.terms} >= {"asked-for time"}
+    (hit, *_) = await bank.recall("Where did Alice go climbing in January 2025?")
+    assert hit.text == "Alice went climbing in hall number 1."

@@ -239,3 +239,20 @@ async def test_an_undo_can_be_undone(teller: Teller) -> None:
     (back,) = await bank.undo((await bank.journal())[-1].intent, reason="no mistake")
     assert (back.id, back.text, back.proof_count) == (belief.id, LISBON, 1)
     await sound(bank)
+
+
+async def test_what_only_an_erased_correction_had_put_right_is_as_it_was_said(teller: Teller) -> None:
+    bank = teller.bank
+    belief = await teller.believe(LISBON)
+    correction = await bank.correct(belief.evidence[0].memory_id, "I live in Porto.", source="slip")
+    assert await bank.observations() == []
+    receipt = await bank.forget(memory_ids=[correction.id])
+    (said,) = await bank.memories()
+    assert (said.corrected_by, said.state) == (None, MemoryState.PENDING)
+    assert (await bank.verify(receipt)).ok
+    (hit,) = await bank.recall("Lisbon")
+    assert hit.superseded_by is None
+    await sound(bank)
+    (planted,) = await bank._parts.memories.get(bank.id, [said.id])
+    await bank._parts.memories.patch(bank.id, said.id, {"corrected_by": correction.id}, expect=planted.payload["rev"])
+    assert [f"memories/{said.id}: was put right by what was erased"] == [*(await bank.verify(receipt)).found]

@@ -1,0 +1,64 @@
+"""Of two statements about the same thing the newer comes first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from operator import mul
+from typing import NamedTuple
+
+from consolidator.periods import Period, closeness
+from consolidator.ranking import HEAD, Candidate, Ranked
+from consolidator.words import jaccard, stem_list
+
+SAME_BEGINNING, SAME_WORDS = 0.5, 0.4  # of two statements about the same thing: shares of their stems
+SHORT = 30  # stems
+
+
+class Doubt(NamedTuple):
+    """Two candidates that may state values of the same thing: they do if their vectors are as near as `cosine`."""
+
+    older: Candidate
+    newer: Candidate
+    cosine: float
+
+
+def in_doubt(ranked: Sequence[Ranked], period: Period | None = None) -> list[Doubt]:
+    """Pairs among the first hits that may state values of the same thing: short, by one speaker, and worded alike.
+
+    Alike are texts that begin alike (half of the shorter one's stems), or share many (Jaccard 0.4; then their vectors have
+    to be nearer). Of long texts it is not known what they state. Where the question names a period, what is nearer to it
+    counts, not what is newer.
+    """
+    said = [(r.candidate, stem_list(r.candidate.text)) for r in ranked[:HEAD]]
+    short = [(c, told) for c, told in said if 0 < len(told) <= SHORT]
+    doubts = []
+    for (one, mine), (other, theirs) in combinations(short, 2):
+        if one.speaker == other.speaker and one.time != other.time and (needed := _needed_cosine(mine, theirs)):
+            older, newer = (one, other) if one.time < other.time else (other, one)
+            asked_for = period is None or closeness(newer.time, period) >= closeness(older.time, period)
+            if newer.trust >= older.trust and asked_for:  # what is trusted less replaces nothing
+                doubts.append(Doubt(older, newer, needed))
+    return doubts
+
+
+def _needed_cosine(mine: Sequence[str], theirs: Sequence[str]) -> float | None:
+    shorter = min(len(mine), len(theirs))
+    alike = next((n for n, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), shorter)
+    if alike / shorter >= SAME_BEGINNING:
+        return 0.6
+    return 0.7 if jaccard(frozenset(mine), frozenset(theirs)) >= SAME_WORDS else None
+
+
+def newer_first(ranked: Sequence[Ranked], doubts: Iterable[Doubt]) -> list[Ranked]:
+    """Of each pair whose vectors agree, the newer takes the better place."""
+    by_id = {r.candidate.id: r for r in ranked[:HEAD]}
+    order = list(by_id)
+    for older, newer, cosine in doubts:
+        a, b = order.index(older.id), order.index(newer.id)
+        if a < b and sum(map(mul, older.vector, newer.vector)) >= cosine:
+            order[a], order[b] = newer.id, older.id
+            by_id[older.id].superseded_by = newer.id
+            by_id[newer.id].moved = "put before an older statement about the same thing"
+            by_id[older.id].moved = "put after a newer statement about the same thing"
+    return [*(by_id[id] for id in order), *ranked[HEAD:]]
