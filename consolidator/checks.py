@@ -103,10 +103,10 @@ def sound_vector(spec: CollectionSpec, vector: Vector) -> Vector:
     if len(vector) != spec.dimension:
         raise InvalidInput(f"a vector of {spec.name} has {spec.dimension} numbers, not {len(vector)}")
     try:
-        floats = [float(x) for x in vector]
+        floats = list(map(float, vector))
     except (TypeError, ValueError) as error:
         raise InvalidInput("a vector holds numbers alone") from error
-    if not all(abs(x) < LARGEST_COORDINATE for x in floats):
+    if not (math.isfinite(sum(floats)) and max(floats) < LARGEST_COORDINATE and min(floats) > -LARGEST_COORDINATE):
         raise InvalidInput("every number of a vector is finite, and smaller than 1e15")
     return floats
 

@@ -20,12 +20,13 @@ from pydantic import Field
 
 from consolidator.models import Explanation, Factor, LegShare, Term, Trend, Trust, Value, Vector
 from consolidator.periods import Period, closeness
-from consolidator.words import STOP, stems
+from consolidator.words import STOP, WORD, stems
 
 SOFTNESS = 4.0  # of the logistic: one standard deviation at the top is then worth about 5 % of the score
 FEW = 8  # pairs, below which cohesion is taken for granted
 ENOUGH_COHESION = 0.5  # deviations; chats have 0.7 to 2, batches of facts about 0
-FOLD_REACH = 1.0  # how far above a statement its witness may stand, in standard deviations, to be shown as one with it
+ASKED_IN = 40  # words; a longer text that ends with a question says something besides
+MOST_BITS = 2.0  # that a speaker's name tells
 HEAD = 20  # hits among which a newer statement is put before an older one
 TREND_VALUE = {Trend.STRENGTHENING: 0.75, Trend.NEW: 0.55, Trend.STABLE: 0.5, Trend.WEAKENING: 0.35, Trend.STALE: 0.2}
 TIME_WORDS = frozenset(
@@ -41,13 +42,15 @@ class RecallWeights(Value):
     trend, confidence, recency bound a factor: 1 + weight * (value - 0.5). They are off until a benchmark supports them.
     """
 
-    dense: float = Field(default=0.7, ge=0)
-    words: float = Field(default=0.3, ge=0)
-    previous: float = 0.3
+    dense: float = Field(default=0.65, ge=0)
+    words: float = Field(default=0.35, ge=0)
+    previous: float = 0.2
+    answer: float = 0.3  # besides, where the previous turn asks
     next: float = 0.2
     session: float = 0.3
-    speaker: float = 2.0
+    speaker: float = 1.25  # for each bit that the name tells
     question: float = -0.3
+    cited: float = Field(default=0.5, ge=0, le=1)  # of what an observation stands above the memories it rests on
     time_word: float = 0.2
     period: float = 0.5  # of what happened when the question says
     trend: float = Field(default=0.0, ge=0, le=1)
@@ -58,7 +61,7 @@ class RecallWeights(Value):
     beside: int = Field(default=50, ge=0, le=1000)  # first ones of each list whose neighbours are looked at, too
     pool: int = Field(default=100, ge=10, le=1000)  # of all these, as many are looked at closely
     floor: float = Field(default=0.1, ge=-1, le=1)  # cosine below which a candidate needs a shared word
-    least: float = Field(default=0.25, ge=-1, le=1)  # where no cosine is higher, a hit has to have half of the question's words
+    least: float = Field(default=0.2, ge=-1, le=1)  # where no cosine is higher, a hit has to have half of the question's words
     fresh: bool = True  # of two statements about the same thing the newer comes first
 
 
@@ -78,7 +81,8 @@ class Candidate:
     sequence: int | None = None
     speaker: str | None = None
     evidence: frozenset[str] = frozenset()  # of an observation: its memories
-    outdated: frozenset[str] = frozenset()  # those of them that its text has moved on from
+    outdated: frozenset[str] = frozenset()  # memories that its text has moved on from, or contradicts
+    contested: bool = False  # it contradicts what a more trusted source said
     trend: Trend | None = None
     confidence: float | None = None
     trust: int = Trust.USER
@@ -113,6 +117,7 @@ class Ranked:
     words: Leg
     terms: list[tuple[str, float]]
     factors: list[tuple[str, str, float, float]]  # name, value, weight, multiplier
+    base: float = 0.0
     score: float = 0.0
     quote: str | None = None  # of an observation: the memory that speaks for it best
     superseded_by: str | None = None
@@ -122,13 +127,16 @@ class Ranked:
         self.weigh()
 
     @property
-    def base(self) -> float:
-        legs = self.dense.standardised * self.dense.weight + self.words.standardised * self.words.weight
-        return legs + sum(share for _, share in self.terms)
+    def fused(self) -> float:
+        """What both lists say, without terms."""
+        return self.dense.standardised * self.dense.weight + self.words.standardised * self.words.weight
 
     def weigh(self) -> None:
         """Make the score of its parts."""
-        self.score = logistic(self.base) * math.prod(multiplier for *_, multiplier in self.factors)
+        self.base = self.fused + sum([share for _, share in self.terms])
+        self.score = logistic(self.base)
+        if self.factors:
+            self.score *= math.prod(multiplier for *_, multiplier in self.factors)
 
     @property
     def explanation(self) -> Explanation:
@@ -226,30 +234,29 @@ def _dot(one: Vector, other: Vector) -> float:
 
 def rank(
     candidates: Sequence[Candidate], weights: RecallWeights, *, about: str | None, now: datetime,
-    standing: Mapping[str, Standing] | None = None, together: float = 1.0, period: Period | None = None,
+    standing: Mapping[str, Standing] | None = None, together: float = 1.0, period: Period | None = None, bits: float = 1.0,
 ) -> list[Ranked]:
     """Best first, ties by id. Every score can be recomputed from its explanation.
 
     standing: made of the candidates if None. together: what `cohesion` says of the bank; it scales neighbours and session.
-    period: that the question names.
+    period: that the question names. bits: what the name of `about` tells, as `bits_of` says.
     """
     if standing is None:
         standing = standings({c.id: (c.dense, c.words) for c in candidates}, weights)
     pool = [c for c in candidates if c.id in standing]
-    structure = _Structure(pool, {c.id: standing[c.id].fused for c in pool}, together, period)
-    ranked = [
-        Ranked(
-            candidate=c, dense=Leg(c.dense_rank, c.dense, standing[c.id].dense, weights.dense),
-            words=Leg(c.words_rank, c.words, standing[c.id].words, weights.words),
-            terms=[(name, share) for name, share in structure.terms(c, weights, about) if share],
+    structure = _Structure(pool, standing, weights, together=together, about=about, bits=bits, period=period)
+    ranked = []
+    for c in pool:
+        stands = standing[c.id]
+        ranked.append(Ranked(
+            candidate=c, dense=Leg(c.dense_rank, c.dense, stands.dense, weights.dense),
+            words=Leg(c.words_rank, c.words, stands.words, weights.words), terms=structure.terms(c, stands.fused),
             factors=list(_factors(c, weights, now)),
-        )
-        for c in pool
-    ]
-    return sorted(ranked, key=_order)
+        ))
+    return sorted(ranked, key=order_of)
 
 
-def _order(ranked: Ranked) -> tuple[float, str]:
+def order_of(ranked: Ranked) -> tuple[float, str]:
     return (-ranked.score, ranked.candidate.id)
 
 
@@ -262,39 +269,60 @@ class _Structure:
     """What the place of a turn in its session says. Silent for sources without sequence."""
 
     def __init__(
-        self, pool: Sequence[Candidate], fused: Mapping[str, float], together: float, period: Period | None
+        self, pool: Sequence[Candidate], standing: Mapping[str, Standing], weights: RecallWeights, *, together: float,
+        about: str | None, bits: float, period: Period | None,
     ) -> None:
-        self._period = period
-        self._fused = fused
+        self._weights = weights
         self._together = together
+        self._about = about
+        self._spoken = weights.speaker * bits
+        self._period = period
         self._places: dict[tuple[str, int], float] = {}
         self._sessions: dict[str, float] = {}
+        self._questions: set[tuple[str, int]] = set()
+        self._cited: dict[str, float] = {}
         for c in pool:
+            fused = standing[c.id].fused
+            for id in c.evidence:
+                self._cited[id] = max(fused, self._cited.get(id, -math.inf))
             if c.kind == "memory" and c.sequence is not None:
                 place = (c.source, c.sequence)
-                self._places[place] = max(fused[c.id], self._places.get(place, -math.inf))
-                self._sessions[c.source] = max(fused[c.id], self._sessions.get(c.source, -math.inf))
+                self._places[place] = max(fused, self._places.get(place, -math.inf))
+                self._sessions[c.source] = max(fused, self._sessions.get(c.source, -math.inf))
+                if c.asks:
+                    self._questions.add(place)
 
-    def terms(self, c: Candidate, weights: RecallWeights, about: str | None) -> Iterable[tuple[str, float]]:
+    def terms(self, c: Candidate, fused: float) -> list[tuple[str, float]]:
+        """Each with its share, where it has one."""
+        weights, told = self._weights, list[tuple[str, float]]()
         if c.kind == "observation":
-            yield "session", self._together * weights.session * self._fused[c.id]
-            spoken_of = about is not None and about in c.text
+            told.append(("session", self._together * weights.session * fused))
+            spoken_of = self._about is not None and self._about in c.text
         else:
-            yield from self._neighbours(c, weights)
-            yield "question", weights.question * c.asks
-            spoken_of = about is not None and c.speaker == about
-        yield "time word", weights.time_word * c.timed
+            if c.sequence is not None:
+                told += self._neighbours(c.source, c.sequence)
+            if c.asks:
+                told.append(("question", weights.question))
+            if (above := self._cited.get(c.id, fused) - fused) > 0:
+                told.append(("an observation rests on it", weights.cited * above))
+            spoken_of = self._about is not None and c.speaker == self._about
+        if c.timed:
+            told.append(("time word", weights.time_word))
         if self._period is not None:
-            yield "asked-for time", weights.period * closeness(c.time, self._period)
-        yield f"about {about}", weights.speaker * spoken_of
+            told.append(("asked-for time", weights.period * closeness(c.time, self._period)))
+        if spoken_of:
+            told.append((f"about {self._about}", self._spoken))
+        return [(name, share) for name, share in told if share]
 
-    def _neighbours(self, c: Candidate, weights: RecallWeights) -> Iterable[tuple[str, float]]:
-        if c.sequence is None:
-            return
-        near = self._together
-        yield "previous turn", near * weights.previous * self._places.get((c.source, c.sequence - 1), 0.0)
-        yield "next turn", near * weights.next * self._places.get((c.source, c.sequence + 1), 0.0)
-        yield "session", near * weights.session * self._sessions[c.source]
+    def _neighbours(self, source: str, sequence: int) -> Iterable[tuple[str, float]]:
+        weights, before, after = self._weights, (source, sequence - 1), (source, sequence + 1)
+        told = (
+            ("previous turn", weights.previous * self._places.get(before, 0.0)),
+            ("answers the previous turn", weights.answer * self._places[before] if before in self._questions else 0.0),
+            ("next turn", weights.next * self._places.get(after, 0.0)),
+            ("session", weights.session * self._sessions[source]),
+        )
+        return ((name, self._together * share) for name, share in told)
 
 
 def relevant(query: str, ranked: Sequence[Ranked], weights: RecallWeights) -> bool:
@@ -308,8 +336,16 @@ def relevant(query: str, ranked: Sequence[Ranked], weights: RecallWeights) -> bo
     return any(2 * len(asked & stems(r.candidate.text)) >= len(asked) for r in ranked[:HEAD])
 
 
+def bits_of(about: str | None, turns: Mapping[str, int]) -> float:
+    """What a speaker's name tells: nothing where nobody else speaks, one bit of two who speak alike, two at most.
+
+    turns: of each speaker in the bank.
+    """
+    return min(MOST_BITS, math.log2(sum(turns.values()) / turns[about])) if about and turns.get(about) else 1.0
+
+
 def asks(text: str) -> bool:
-    return text.rstrip().endswith("?")
+    return text.rstrip().endswith("?") and len(WORD.findall(text)) <= ASKED_IN
 
 
 def tells_a_time(text: str) -> bool:
@@ -329,35 +365,3 @@ def _factors(c: Candidate, weights: RecallWeights, now: datetime) -> Iterable[tu
 
 def _factor(name: str, told: str, value: float, weight: float) -> tuple[str, str, float, float]:
     return name, told, weight, 1 + weight * (value - UNKNOWN)
-
-
-def fold(ranked: Sequence[Ranked]) -> list[Ranked]:
-    """One hit for an observation and its evidence: the statement with its best verbatim witness.
-
-    The hit stands where the better of the two stood. Other evidence is left out, unless it outranks the statement itself. A
-    memory far above a statement that rests on it answers something else, and stays a hit of its own; but what the statement
-    has moved on from never stands before it.
-    """
-    memories = {r.candidate.id: r for r in ranked if r.candidate.kind == "memory"}
-    taken: set[str] = set()
-    folded = []
-    for r in ranked:
-        if r.candidate.kind == "memory":
-            continue
-        witnesses = [memories[id] for id in r.candidate.evidence if id in memories and id not in taken]
-        past = r.candidate.outdated
-        one = [w for w in witnesses if w.base - r.base <= FOLD_REACH or w.candidate.id in past]
-        best = min(one, key=_order, default=None)
-        speaks = min((w for w in one if w.candidate.id not in past), key=_order, default=None)
-        taken |= {w.candidate.id for w in witnesses if w in (best, speaks) or w.score <= r.score or w.candidate.id in past}
-        r.quote = speaks.candidate.id if speaks else None
-        folded.append(_lifted(r, best) if best else r)
-    folded += [r for id, r in memories.items() if id not in taken]
-    return sorted(folded, key=_order)
-
-
-def _lifted(r: Ranked, best: Ranked) -> Ranked:
-    if (ahead := best.base - r.base) > 0:
-        r.terms.append(("its evidence ranks higher", ahead))
-        r.weigh()
-    return r

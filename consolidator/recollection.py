@@ -13,6 +13,7 @@ from consolidator.contexts import gist
 from consolidator.errors import EmbedderUnavailable
 from consolidator.facts import Facts
 from consolidator.finding import Finding, HitKind, Lists
+from consolidator.folding import fold
 from consolidator.freshness import in_doubt, newer_first
 from consolidator.models import Hit, Memory, Observation, ObservationState, Trust, Vector
 from consolidator.moments import asked_period
@@ -26,9 +27,10 @@ from consolidator.ranking import (
     Candidate,
     Ranked,
     RecallWeights,
+    Standing,
     asked_about,
+    bits_of,
     cohesion,
-    fold,
     rank,
     relevant,
     standings,
@@ -39,6 +41,7 @@ from consolidator.reranking import RerankPolicy, rerank_head
 from consolidator.trends import trend_of
 from consolidator.words import cost
 
+APART = 30  # finds
 SPEAKERS = 200  # names that are looked for in a question
 SAMPLED_SOURCES, SAMPLED_TURNS = 4, 50  # on which a bank's cohesion is measured
 
@@ -52,7 +55,7 @@ class Recollection:
         self._reranking = reranking
         self._facts = Facts(parts)
         self._finding = Finding(parts, weights, self._facts)
-        self._speakers: dict[str, list[str]] = {}
+        self._speakers: dict[str, dict[str, int]] = {}  # with their turns
         self._together: dict[str, float] = {}
         self._changes: Counter[str] = Counter()
 
@@ -77,17 +80,19 @@ class Recollection:
         gone = frozenset(stone.memory_id for stone in stones)
         self._facts.drop(bank, gone)
         found = await self._finding.find(bank, query, vector, gone)
-        standing = standings(
-            {id: pair for lists in found for id, pair in lists.pairs(lists.ids())}, self._weights,
-            {id: pair for lists in found for id, pair in lists.pairs(lists.near)},
+        standing = self._standing(found)
+        told, remembered = await asyncio.gather(
+            self._observations(bank, query, found, standing, gone), self._memories(bank, found, standing)
         )
-        told = await self._observations(bank, query, found, standing, gone)
-        candidates = [*await self._memories(bank, found, standing), *(self._observed(e, now) for e in told.values())]
+        candidates = [*remembered, *(self._observed(entry, now) for entry in told.values())]
         period = asked_period(query.text, query.asked_at or now)
-        about, together = asked_about(query.text, speakers), await self._cohesion(bank)
-        ranked = fold(rank(
-            candidates, self._weights, about=about, now=now, standing=standing, together=together, period=period
-        ))
+        about, together = asked_about(query.text, sorted(speakers)), await self._cohesion(bank)
+        every = rank(
+            candidates, self._weights, about=about, now=now, standing=standing, together=together, period=period,
+            bits=bits_of(about, speakers),
+        )
+        places = {r.candidate.id: place for place, r in enumerate(every)}
+        ranked = fold(every)
         head = max(HEAD, 2 * query.top_k, self._reranking.top if self._parts.reranker else 0)
         pool = told | await self._read(bank, found, ranked[:head], vectors=self._weights.fresh)
         if vector is not None and not relevant(query.text, ranked, self._weights):
@@ -98,11 +103,22 @@ class Recollection:
             doubts = in_doubt(ranked, period)
             await self._give_vectors(bank, {c.id: c for doubt in doubts for c in (doubt.older, doubt.newer)})
             ranked = newer_first(ranked, doubts)
-        return await self._hits(bank, query, ranked, found, pool, now)
+        hits = await self._hits(bank, query, ranked, found, pool, now)
+        return [_best_first(hit, places) for hit in hits]
 
-    async def _known_speakers(self, bank: str) -> list[str]:
+    def _standing(self, found: Sequence[Lists]) -> dict[str, Standing]:
+        """Statements and turns are not alike in how near they come: each are measured by their own, where there are enough."""
+        parts = [[lists] for lists in found] if all(len(lists.ids()) >= APART for lists in found) else [found]
+        standing: dict[str, Standing] = {}
+        for part in parts:
+            scores = {id: pair for lists in part for id, pair in lists.pairs(lists.ids())}
+            near = {id: pair for lists in part for id, pair in lists.pairs(lists.near)}
+            standing |= standings(scores, self._weights, near)
+        return standing
+
+    async def _known_speakers(self, bank: str) -> dict[str, int]:
         if bank not in self._speakers:
-            self._speakers[bank] = sorted(await self._parts.memories.facet(bank, "speaker", limit=SPEAKERS))
+            self._speakers[bank] = await self._parts.memories.facet(bank, "speaker", limit=SPEAKERS)
         return self._speakers[bank]
 
     async def _cohesion(self, bank: str) -> float:
@@ -193,8 +209,10 @@ class Recollection:
             dense_rank=entry.lists.rank("dense", entry.id), words_rank=entry.lists.rank("words", entry.id),
             confidence=found["confidence"], trust=max((e["trust"] for e in found["evidence"]), default=Trust.TOOL),
             evidence=frozenset(e["memory_id"] for e in found["evidence"] if e["supports"]),
-            outdated=frozenset(e["memory_id"] for e in found["evidence"] if e["since_version"] < found["version"]),
-            timed=tells_a_time(found["text"]),
+            outdated=frozenset(
+                e["memory_id"] for e in found["evidence"] if e["since_version"] < found["version"] or not e["supports"]
+            ),
+            timed=tells_a_time(found["text"]), contested=found.get("contests") is not None,
         )
         if self._weights.trend:
             candidate.trend = trend_of(entry.observation.evidence, now)
@@ -267,6 +285,15 @@ def _unsupported(payload: Mapping[str, Any], gone: Set[str]) -> Mapping[str, Any
 
 def _time(value: str | datetime) -> datetime:
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+
+
+def _best_first(hit: Hit, places: Mapping[str, int]) -> Hit:
+    """Its evidence in the order in which it answers this question; what is quoted is the first."""
+    if len(hit.evidence) < 2:
+        return hit
+    quoted = hit.quote.id if hit.quote else None
+    told = sorted(hit.evidence, key=lambda e: (e.memory_id != quoted, places.get(e.memory_id, len(places))))
+    return hit.model_copy(update={"evidence": tuple(told)})
 
 
 def _newest(observation: Observation) -> str | None:

@@ -246,7 +246,7 @@ class EdgeCollection:
         requests = [None if leg is None else request_of(bank, leg, self._encoder) for leg in legs]
         lists = iter(self._shard.query([request for request in requests if request is not None]))
         return [
-            [] if leg is None or request is None else checks.ranked(map(_found, next(lists)), leg.limit)
+            [] if leg is None or request is None else checks.ranked(map(_found if leg.payload else _bare, next(lists)), leg.limit)
             for leg, request in zip(legs, requests, strict=True)
         ]
 
@@ -291,6 +291,10 @@ def _payload(record: q.Record | q.ScoredPoint) -> dict[str, Any]:
 
 def _found(hit: q.ScoredPoint) -> Found:
     return Found(str(hit.id), hit.score, checks.read_payload(hit.payload))
+
+
+def _bare(hit: q.ScoredPoint) -> Found:
+    return Found(str(hit.id), hit.score, {})
 
 
 def _point(id: str, record: q.Record, payload: dict[str, Any]) -> Point:

@@ -20,7 +20,7 @@ FLOORS = (
     {"ledgers", "phrases"},
     {"ports", "events", "moments", "contexts"},
     {"parts", "trends", "checks", "points", "actions", "provenance", "queries", "ranking", "breakers", "invariants", "portable"},
-    {"prompts", "planning", "redo", "leases", "asking", "echoes", "facts", "freshness", "gathering", "reranking"},
+    {"prompts", "planning", "redo", "leases", "asking", "echoes", "facts", "folding", "freshness", "gathering", "reranking"},
     {"retention", "consolidation", "finding", "forgetting", "proposing", "parking", "revision"},
     {"jobs", "recollection", "transfer"},
     {"worker"},

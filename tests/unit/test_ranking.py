@@ -10,14 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consolidator.folding import fold
 from consolidator.freshness import in_doubt, newer_first
 from consolidator.models import Trend
 from consolidator.ranking import (
     Candidate,
     RecallWeights,
     asked_about,
+    asks,
+    bits_of,
     cohesion,
-    fold,
     logistic,
     named,
     rank,
@@ -115,9 +117,43 @@ def test_cohesion_tells_talk_from_a_batch() -> None:
 
 
 def test_the_one_speaker_that_is_asked_about_rises() -> None:
-    pool = [memory("bob", 0.6, speaker="Bob"), memory("ann", 0.4, speaker="Ann")]
+    pool = [memory("bob", 0.6, speaker="Bob"), memory("ann", 0.5, speaker="Ann"), memory("x", 0.2), memory("y", 0.1)]
     order = [r.candidate.id for r in rank(pool, RecallWeights(), about="Ann", now=NOW)]
     assert order[0] == "ann"
+    assert next(r.candidate.id for r in rank(pool, RecallWeights(), about="Ann", bits=0.0, now=NOW)) == "bob"
+
+
+def test_a_name_tells_the_more_the_more_people_speak() -> None:
+    assert bits_of("Ann", {"Ann": 50}) == 0.0  # nobody else speaks: it tells nothing
+    assert bits_of("Ann", {"Ann": 50, "Bob": 50}) == 1.0
+    assert bits_of("Ann", {"Ann": 5, "Bob": 95}) == 2.0
+    assert bits_of(None, {}) == bits_of("Carl", {"Ann": 1}) == 1.0
+
+
+def test_the_answer_to_a_question_inherits_from_it() -> None:
+    def pool(asks: bool) -> list[Candidate]:
+        return [memory("turn", 0.9, 9.0, sequence=4, asks=asks), memory("reply", 0.3, sequence=5),
+                memory("other", 0.35, 1.5, sequence=9)]
+
+    for asked, first in ((True, "reply"), (False, "other")):
+        ranked = {r.candidate.id: r for r in rank(pool(asked), RecallWeights(session=0, previous=0), about=None, now=NOW)}
+        assert (ranked["reply"].score > ranked["other"].score) is (first == "reply")
+
+
+def test_a_long_text_that_ends_with_a_question_is_no_question() -> None:
+    assert asks("Where do you live?")
+    assert not asks("I live in Lisbon.")
+    assert not asks("So much has happened. " * 15 + "And you?")
+
+
+def test_an_observation_lifts_the_memories_it_rests_on() -> None:
+    pool = [memory("m1", 0.2, 1.0), memory("m2", 0.21, 1.0), observation("o", 0.9, 9.0, evidence=frozenset({"m1"}))]
+    ranked = {r.candidate.id: r for r in rank(pool, RecallWeights(), about=None, now=NOW)}
+    assert ranked["m1"].score > ranked["m2"].score
+    lifted = {term.name: term.share for term in ranked["m1"].explanation.terms}
+    assert lifted["an observation rests on it"] == pytest.approx(0.5 * (ranked["o"].fused - ranked["m1"].fused))
+    off = {r.candidate.id: r for r in rank(pool, RecallWeights(cited=0), about=None, now=NOW)}
+    assert off["m1"].explanation.terms == ()
 
 
 @pytest.mark.parametrize(("query", "expected"), [
@@ -142,18 +178,27 @@ def test_names_are_cut_from_what_is_embedded_but_not_the_whole_question() -> Non
 
 
 def test_an_observation_and_its_evidence_are_one_hit_at_the_better_place() -> None:
-    statement = observation("o", 0.8, 8.0, evidence=frozenset({"m1", "m2"}))
-    pool = [memory("m1", 0.9, 9.0), memory("m2", 0.1), statement, memory("m3", 0.2)]
-    folded = fold(rank(pool, RecallWeights(), about=None, now=NOW))
+    statement = observation("o", 0.95, 9.5, evidence=frozenset({"m1", "m2"}))
+    pool = [memory("m1", 0.9, 9.0, speaker="Ann"), memory("m2", 0.1), statement, memory("m3", 0.2)]
+    ranked = rank(pool, RecallWeights(), about="Ann", now=NOW)
+    best = max(r.score for r in ranked)
+    folded = fold(ranked)
     assert [r.candidate.id for r in folded] == ["o", "m3"]
-    assert folded[0].quote == "m1"
-    assert folded[0].score == max(r.score for r in rank(pool, RecallWeights(), about=None, now=NOW))
+    assert (folded[0].quote, folded[0].score) == ("m1", best)
 
 
-def test_a_memory_far_above_a_statement_stays_a_hit_of_its_own() -> None:
+def test_a_statement_that_answers_worse_than_its_witness_is_left_out() -> None:
     pool = [memory("m1", 0.9, 9.0), observation("o", 0.1, 0.5, evidence=frozenset({"m1"})), memory("m3", 0.2)]
     folded = fold(rank(pool, RecallWeights(), about=None, now=NOW))
-    assert [(r.candidate.id, r.quote) for r in folded] == [("m1", None), ("m3", None), ("o", None)]
+    assert [(r.candidate.id, r.quote) for r in folded] == [("m1", None), ("m3", None)]
+    alone = [c for c in pool if c.kind == "observation"]
+    assert [r.candidate.id for r in fold(rank(alone, RecallWeights(), about=None, now=NOW))] == ["o"]
+
+
+def test_what_contradicts_more_trusted_sources_is_told_with_its_doubt() -> None:
+    weak = observation("o", 0.1, 0.5, evidence=frozenset({"m1"}), contested=True)
+    pool = [memory("m1", 0.3, 1.0), weak, memory("m3", 0.9, 9.0)]
+    assert "o" in [r.candidate.id for r in fold(rank(pool, RecallWeights(), about=None, now=NOW))]
 
 
 def test_what_a_statement_has_moved_on_from_never_stands_before_it() -> None:
@@ -165,10 +210,10 @@ def test_what_a_statement_has_moved_on_from_never_stands_before_it() -> None:
 
 
 def test_e35_evidence_that_outranks_the_statement_keeps_its_own_place() -> None:
-    statement = observation("o", 0.75, 7.5, evidence=frozenset({"m1", "m2"}))
-    pool = [memory("m1", 0.9, 9.0), memory("m2", 0.8, 8.0), statement, memory("x", 0.1)]
-    folded = fold(rank(pool, RecallWeights(), about=None, now=NOW))
-    assert [r.candidate.id for r in folded] == ["o", "m2", "x"]
+    statement = observation("o", 0.85, 8.5, evidence=frozenset({"m1", "m2"}))
+    pool = [memory("m1", 0.9, 9.0), memory("m2", 0.8, 8.0, speaker="Ann"), statement, memory("x", 0.1)]
+    folded = fold(rank(pool, RecallWeights(session=0), about="Ann", now=NOW))
+    assert [(r.candidate.id, r.quote) for r in folded] == [("o", "m2"), ("m1", None), ("x", None)]
 
 
 def test_of_two_statements_about_the_same_thing_the_newer_comes_first() -> None:
