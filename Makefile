@@ -2,6 +2,7 @@
 # make test    the tests
 # make check   linters, type checkers, floors, README code
 # make bench   figures: import, install, retain, recall; benchmarks/ has more, each run by hand
+# make bench-scale recall as a memory grows
 # Each does all the set-up it needs, in .venv, and can be repeated.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ READY  := $(VENV)/.ready
 TESTED := $(VENV)/.ready-dev
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-scale clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -29,6 +30,9 @@ check: $(TESTED)
 
 bench: $(TESTED)
 	@$(BIN)/python benchmarks/figures.py
+
+bench-scale: $(TESTED)
+	@$(BIN)/python -m benchmarks.scale
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 demo"; exit 1; }

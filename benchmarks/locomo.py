@@ -39,10 +39,17 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    text: str
+    evidence: tuple[str, ...]  # ids of turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
     name: str
     turns: list[Turn]
     questions: list[Question]
+    statements: list[Statement]  # LoCoMo's own observations, written by a model and corrected by people
 
     @property
     def sessions(self) -> list[list[Turn]]:
@@ -58,11 +65,19 @@ def conversation_of(sample: dict[str, Any]) -> Conversation:
     turns = list(turns_of(sample["conversation"]))
     known, questions = {turn.id for turn in turns}, []
     for number, told in enumerate(sample["qa"]):
-        named = (f"D{int(a)}:{int(b)}" for a, b in EVIDENCE.findall(" ".join(told["evidence"])))
-        if evidence := known.intersection(named):  # a few questions have none
+        if evidence := known.intersection(turns_named(told["evidence"])):  # a few questions have none
             id, category = f"{sample['sample_id']}/{number}", CATEGORIES[told["category"]]
             questions.append(Question(id=id, text=told["question"], category=category, evidence=frozenset(evidence)))
-    return Conversation(name=sample["sample_id"], turns=turns, questions=questions)
+    statements = [
+        Statement(text=text, evidence=said)
+        for session in sample.get("observation", {}).values() for told in session.values() for text, named in told
+        if (said := tuple(id for id in turns_named([named] if isinstance(named, str) else named) if id in known))
+    ]
+    return Conversation(name=sample["sample_id"], turns=turns, questions=questions, statements=statements)
+
+
+def turns_named(told: list[str]) -> list[str]:
+    return list(dict.fromkeys(f"D{int(a)}:{int(b)}" for a, b in EVIDENCE.findall(" ".join(told))))
 
 
 def turns_of(talk: dict[str, Any]) -> Iterator[Turn]:

@@ -122,7 +122,7 @@ def measure(run: Run, system: System, conversation: Conversation, encode: Vector
     texts = [question.text for question in conversation.questions]
     with system.open(encode) as memory:
         run.retained.append(sum(timed(encode, partial(memory.retain, session)) for session in conversation.sessions))
-        run.settled.append(timed(encode, memory.settle))
+        run.settled.append(timed(encode, partial(memory.settle, conversation.statements)))
         run.found += [memory.recall(text, DEEP) for text in texts]
         run.milliseconds += [1000 * timed(encode, partial(memory.recall, text, DEEP)) for text in texts]
 
@@ -330,13 +330,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="locomo10.json, or any file of that shape")
     parser.add_argument("--systems", default="", help="of " + ", ".join(SYSTEMS) + "; else all that are installed")
     parser.add_argument("--conversations", default="all", help="positions in the file, such as 0-1,4")
-    parser.add_argument("--observations", action="store_true", help="also ours after consolidation: memories and observations")
+    parser.add_argument("--observations", action="store_true", help="also ours with observations: by rules, and LoCoMo's")
     parser.add_argument("--out", type=Path, help="write figures, and what each system found, as JSON")
     parser.add_argument("--plot", type=Path, help="draw them: a file ending in .png or .svg")
     parser.add_argument("--vectors", type=Path, help="keep the vectors in this .npz file, for the next run")
     told = parser.parse_args()
-    told.names = told.systems.split(",") if told.systems else [name for name in SYSTEMS if name != f"{OURS}+obs"]
-    told.names += [f"{OURS}+obs"] * (told.observations and f"{OURS}+obs" not in told.names)
+    told.names = told.systems.split(",") if told.systems else [name for name in SYSTEMS if not name.startswith(f"{OURS}+")]
+    told.names += [name for name in SYSTEMS if told.observations and name.startswith(f"{OURS}+") and name not in told.names]
     if unknown := set(told.names) - set(SYSTEMS):
         parser.error(f"there is no system {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
     if told.plot and find_spec("matplotlib") is None:

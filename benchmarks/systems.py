@@ -7,6 +7,7 @@ another one, write the two methods and name it in `SYSTEMS`.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import sys
 import tempfile
@@ -16,14 +17,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from unittest import mock
 from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.locomo import Turn
+from benchmarks.locomo import Statement, Turn
 from consolidator import blocking
 from consolidator.config import Settings
 from consolidator.models import Hit, Vector
@@ -34,6 +35,7 @@ Scores = npt.NDArray[np.float64]
 Encode = Callable[[Sequence[str]], Matrix]  # texts to unit vectors, [n, dimension]
 DIMENSION = 384
 BANK = "bank"
+Observations = Literal["rules", "gold"]
 
 
 class Memory(Protocol):
@@ -41,8 +43,8 @@ class Memory(Protocol):
         """Keep a session's turns; sessions come in their order."""
         ...
 
-    def settle(self) -> None:
-        """All was told: do now what would be done in the background, if anything."""
+    def settle(self, statements: Sequence[Statement]) -> None:
+        """All was told: do now what would be done in the background, if anything. statements: what was known from elsewhere."""
         return
 
     def recall(self, question: str, top_k: int) -> list[str]:
@@ -86,9 +88,9 @@ class Shared:
 
 
 class Consolidator(Memory):
-    """plain: the text that the other stores get, and no fields. observations: consolidate by rules, and recall both."""
+    """plain: the text that the other stores get, and no fields. observations: recall them, too, made by rules or the data's."""
 
-    def __init__(self, bank: blocking.Bank, *, plain: bool, observations: bool) -> None:
+    def __init__(self, bank: blocking.Bank, *, plain: bool, observations: Observations | None) -> None:
         self._bank = bank
         self._plain = plain
         self._observations = observations
@@ -104,11 +106,19 @@ class Consolidator(Memory):
             return told | {"text": turn.shown}
         return told | {"text": turn.text, "speaker": turn.speaker, "sequence": turn.position, "occurred_at": turn.at}
 
-    def settle(self) -> None:
-        if self._observations:
-            self._bank.consolidate()
-            if left := self._bank.stats().pending:
-                raise RuntimeError(f"{left} memories are still pending")
+    def settle(self, statements: Sequence[Statement]) -> None:
+        if self._observations == "gold":
+            self._import(statements)
+        elif self._observations:
+            assert not self._bank.consolidate().left
+
+    def _import(self, statements: Sequence[Statement]) -> None:
+        lines = [json.loads(line) | {"state": "done"} for line in self._bank.export() if '"record": "memory"' in line]
+        ids = {line["metadata"]["turn"]: line["id"] for line in lines}
+        for number, told in enumerate(statements):
+            rests = {"evidence": [{"memory_id": ids[turn]} for turn in told.evidence], "versions": [{"text": told.text}]}
+            lines.append({"record": "observation", "id": str(number), **rests})
+        self._bank.import_(lines)
 
     def recall(self, question: str, top_k: int) -> list[str]:
         kinds = ["memory", "observation"] if self._observations else ["memory"]
@@ -116,16 +126,14 @@ class Consolidator(Memory):
         return list(dict.fromkeys(id for hit in hits for id in self._said(hit)))[:top_k]
 
     def _said(self, hit: Hit) -> Iterator[str]:
-        """A statement takes as many places as it has evidence; what it shows comes first."""
+        """A statement takes as many places as it has evidence, which is in the order of its answers."""
         if hit.kind == "memory":
             yield self._turns[hit.id]
-        if hit.quote is not None:
-            yield self._turns[hit.quote.id]
         yield from (self._turns[evidence.memory_id] for evidence in hit.evidence if evidence.supports)
 
 
 @contextmanager
-def consolidator(encode: Encode, *, plain: bool = False, observations: bool = False) -> Iterator[Memory]:
+def consolidator(encode: Encode, *, plain: bool = False, observations: Observations | None = None) -> Iterator[Memory]:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.model_validate({"folder": folder, "worker": {"background": False}})
         with blocking.connect(settings=settings, embedder=Shared(encode)) as engine:
@@ -354,9 +362,13 @@ SYSTEMS: dict[str, System] = {
         differs="the same engine, given no more than the others: one text, no fields",
     ),
     "consolidator+obs": System(
-        open=functools.partial(consolidator, observations=True),
+        open=functools.partial(consolidator, observations="rules"),
         differs="the same engine after consolidation by rules; a hit on an observation counts as its evidence, a place each; "
         "consolidation is not in retain's time",
+    ),
+    "consolidator+gold": System(
+        open=functools.partial(consolidator, observations="gold"),
+        differs="the same engine with LoCoMo's own observations imported: what good consolidation is worth",
     ),
     "mem0": System(
         open=functools.partial(mem0, words=True), needs=("mem0", "fastembed"),

@@ -111,6 +111,16 @@ class TestRecall:
             assert f"{sum(shares):.3f}" in shown
             assert f"{hit['score']:.3f}" in shown
 
+    def test_a_block_for_a_prompt(self, told: Run) -> None:
+        ran = told("recall", "Where does Alice live?", "--context")
+        assert ran.out.startswith("<memories>\nRemembered statements")
+        assert "[1] " in ran.out
+        assert ran.out.rstrip().endswith("</memories>")
+        block = told("recall", "Where does Alice live?", "--context", "--json").document
+        assert (block["text"], set(block["handles"])) == (ran.out.rstrip("\n"), {f"[{n + 1}]" for n in range(len(block["handles"]))})
+        assert told("recall", "Where does Alice live?", "--context", "--explain").code == 2
+        assert told("recall", "xylophone zygote", "--context").out == "nothing relevant was found\n"
+
     def test_few_candidates_are_said_to_be_few(self, told: Run, run: Run) -> None:
         run("retain", "I like green tea.", "-s", "chat-1")
         note = "with so few candidates"

@@ -16,6 +16,7 @@ from consolidator_adapters.cli.views import corrected, count, day, plain, quoted
 if TYPE_CHECKING:
     from consolidator.models import Explanation, Hit, Memory
 
+SEEN = 0.005  # shares below are 0.00 on one line; the table has them
 FEW = 3  # candidates; with fewer, each stands far from the mean of all
 LEG_NAMES = {"dense": "by meaning", "words": "by words"}
 
@@ -86,7 +87,7 @@ def sum_of(why: Explanation, score: float) -> RenderableType:
 def reason(why: Explanation, score: float) -> Text:
     """The same on one line: shares, their sum, the score."""
     parts = [_part(leg_name(leg.leg) + ("" if leg.rank is None else f" (rank {leg.rank})"), leg.share) for leg in why.legs]
-    parts += [_part(plain(term.name), term.share) for term in why.terms]
+    parts += [_part(plain(term.name), term.share) for term in why.terms if abs(term.share) >= SEEN]
     told = " ".join(parts).removeprefix("+ ") + f" = {why.base:.2f}; score {score:.3f}"
     moved = [factor for factor in why.factors if factor.multiplier != 1]
     told += "".join(f", x {factor.multiplier:.2f} {factor.name} {plain(factor.value)}" for factor in moved)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from consolidator.errors import ConsolidatorError, InvalidInput, NotFound
 from consolidator_adapters.cli import hits, views
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Id = Annotated[str, typer.Argument(help="An id, or its first 4 characters or more.", show_default=False)]
 Tag = Annotated[list[str] | None, typer.Option("--tag", "-t", help="Only with this tag; give it again for more.")]
+BLOCK = 800  # tokens
 TRENDS = ("new", "strengthening", "stable", "weakening", "stale")
 
 
@@ -31,18 +33,25 @@ async def recall(  # noqa: PLR0913 (one parameter for each filter)
     since: Annotated[str | None, typer.Option("--since", help="Happened from this date or time on.")] = None,
     until: Annotated[str | None, typer.Option("--until", help="Happened up to the end of this date, or this time.")] = None,
     as_of: Annotated[str | None, typer.Option("--as-of", help="What was known then.")] = None,
+    asked_at: Annotated[str | None, typer.Option("--asked-at", help='From when "last spring" is counted; else from now.')] = None,
+    context: Annotated[bool, typer.Option("--context", help="As a block for a prompt, with handles.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what put each hit where it stands.")] = False,
 ) -> None:
     """Rank memories and observations for a question."""
     times = {
         "since": moment(since, "--since"), "until": moment(until, "--until", end_of_day=True),
-        "as_of": moment(as_of, "--as-of", end_of_day=True),
+        "as_of": moment(as_of, "--as-of", end_of_day=True), "asked_at": moment(asked_at, "--asked-at"),
     }
+    if context and explain:
+        raise InvalidInput("--context is for a prompt, --explain for a person: give one of them")
+    kinds, tags = kind or ("memory", "observation"), tag or ()
     async with call.memory() as bank:
-        found = await bank.recall(
-            query, top_k=top_k, token_budget=budget, kinds=kind or ("memory", "observation"), tags=tag or (), explain=explain,
-            **times,
-        )
+        if context:
+            block = await bank.recall_context(
+                query, top_k=top_k, token_budget=BLOCK if budget is None else budget, kinds=kinds, tags=tags, **times
+            )
+            return call.document(block) if call.json else call.out.print(Text(block.text or block.reason or ""), soft_wrap=True)
+        found = await bank.recall(query, top_k=top_k, token_budget=budget, kinds=kinds, tags=tags, explain=explain, **times)
     few = explain and budget is None and len(found) < min(top_k, hits.FEW)
     call.answer(found, lambda: hits.hits(found, few=few))
 
