@@ -13,10 +13,11 @@ WELL, SHARE = 2.5, 0.75  # how well a statement answers that takes its witnesses
 def fold(ranked: Sequence[Ranked]) -> list[Ranked]:
     """One hit for an observation and its evidence: the statement with its best verbatim witness.
 
-    The hit stands where the better of the two stood. Other evidence is left out, unless it outranks the statement itself. A
-    statement takes its witnesses' place where it answers well, and not much worse than they do; else it is left out, and what
-    it told of them is in their own scores. But what a statement has moved on from never stands before it, and one that
-    contradicts more trusted ones is told with its doubt.
+    The hit stands where its witness stood, which the statement has lifted already: so statements that say no more than their
+    evidence change nothing. Other evidence is left out, unless it outranks the statement itself. A statement takes its
+    witnesses' place where it answers well, and not much worse than they do; else it is left out, and what it told of them is
+    in their own scores. But what a statement has moved on from never stands before it, and one that contradicts more trusted
+    ones is told with its doubt.
     """
     memories = {r.candidate.id: r for r in ranked if r.candidate.kind == "memory"}
     bar = min(WELL, SHARE * max((r.fused for r in ranked), default=0.0))
@@ -34,7 +35,7 @@ def fold(ranked: Sequence[Ranked]) -> list[Ranked]:
         speaks = min((w for w in one if w.candidate.id not in past), key=order_of, default=None)
         taken |= {w.candidate.id for w in witnesses if w in (best, speaks) or w.score <= r.score or w.candidate.id in past}
         r.quote = speaks.candidate.id if speaks else None
-        folded.append(_lifted(r, best) if best else r)
+        folded.append(_beside(r, best) if best else r)
     folded += [r for id, r in memories.items() if id not in taken]
     return sorted(folded, key=order_of)
 
@@ -44,8 +45,8 @@ def _speaks_for(witness: Ranked, r: Ranked, bar: float) -> bool:
     return witness.fused - r.fused <= REACH and (bool(to_be_told) or r.fused >= bar)
 
 
-def _lifted(r: Ranked, best: Ranked) -> Ranked:
-    if (ahead := best.base - r.base) > 0:
-        r.terms.append(("its evidence ranks higher", ahead))
+def _beside(r: Ranked, best: Ranked) -> Ranked:
+    if ahead := best.base - r.base:
+        r.terms.append(("stands with its evidence", ahead))
         r.weigh()
     return r

@@ -58,7 +58,7 @@ class RecallWeights(Value):
     recency: float = Field(default=0.0, ge=0, le=1)
     recency_half_life: float = Field(default=90.0, gt=0)  # days
     depth: int = Field(default=100, ge=10, le=1000)  # candidates of each list
-    beside: int = Field(default=50, ge=0, le=1000)  # first ones of each list whose neighbours are looked at, too
+    beside: int = Field(default=30, ge=0, le=1000)  # first ones of each list whose neighbours are looked at, too
     pool: int = Field(default=100, ge=10, le=1000)  # of all these, as many are looked at closely
     floor: float = Field(default=0.1, ge=-1, le=1)  # cosine below which a candidate needs a shared word
     least: float = Field(default=0.2, ge=-1, le=1)  # where no cosine is higher, a hit has to have half of the question's words
