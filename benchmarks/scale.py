@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
@@ -172,6 +173,8 @@ def main() -> None:
     parser.add_argument("--store", help="a Qdrant server; else the embedded store in a temporary folder")
     parser.add_argument("--plot", type=Path, help="a file ending in .svg or .png")
     given = parser.parse_args()
+    if given.plot and find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install -r benchmarks/requirements.txt")
     figures = asyncio.run(run([int(size) for size in given.sizes.split(",")], given.store))
     if given.plot:
         plot(figures, given.plot)

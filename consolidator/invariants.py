@@ -347,8 +347,10 @@ def _derived(books: _Books) -> Told:
     for entry in books.tables["journal"]:
         shown = {row["memory"] for row in books.cites.get(entry["seq"], ())}
         read.setdefault((entry["observation"], entry["version"]), set()).update(shown)
-    for id in books.heads:
+    for id, head in books.heads.items():
         known = {row["memory"] for row in books.evidence.get(id, ())}
+        if head["state"] == "live" and not books.lineage.get((id, head["version"])):
+            yield "lineage", f"observation {id} is live, and derived from nothing"
         for row in sorted(books.versions.get(id, ()), key=lambda row: row["number"]):
             lineage = books.lineage.get((id, row["number"]), set())
             if foreign := lineage - known - read.get((id, row["number"]), set()):

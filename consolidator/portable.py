@@ -13,13 +13,24 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, TypeAdapter, ValidationError
 
 from consolidator.errors import InvalidInput
-from consolidator.models import Kind, Memory, MemoryState, ObservationState, Tags, Time, Trust, Value, Version
+from consolidator.models import PERSON, Kind, Memory, MemoryState, ObservationState, Tags, Time, Trust, Value, Version
 from consolidator.plans import History
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Names = Annotated[frozenset[Name], PlainSerializer(sorted)]
 Scope = Annotated[Tags, PlainSerializer(sorted)]
 Standing = Literal[ObservationState.LIVE, ObservationState.RETRACTED]
+
+
+class Ending(Value):
+    """The last line: without it a file that begins with a heading was cut off. pending: memories that have to be digested again,
+    as what had come of them was erased while the file was written.
+    """
+
+    record: Literal["end"] = "end"
+    memories: int = Field(ge=0)
+    observations: int = Field(ge=0)
+    pending: Names = frozenset()
 
 
 class Heading(Value):
@@ -37,7 +48,7 @@ class MemoryLine(Value):
     text: str
     source: str
     sequence: int | None = None
-    part: int = Field(default=0, ge=0)
+    part: int = Field(default=0, ge=0, lt=2**31)
     speaker: str | None = None
     tags: Scope = frozenset()
     kind: Kind = "world"
@@ -66,7 +77,7 @@ class VersionLine(Value):
     lineage: Names | None = None
     why: Names = frozenset()
     change: str = Field(default="create", max_length=64)
-    reason: str = ""
+    reason: str = Field(default="", max_length=1_000)
     by: str = Field(default="", max_length=256)
     at: Time | None = None
 
@@ -80,7 +91,7 @@ class ObservationLine(Value):
     versions: tuple[VersionLine, ...] = Field(min_length=1)
 
 
-Line = Heading | MemoryLine | ObservationLine
+Line = Heading | MemoryLine | ObservationLine | Ending
 LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="record")])
 
 
@@ -89,7 +100,8 @@ class Parcel(Value):
 
     memories: dict[str, MemoryLine]
     observations: dict[str, ObservationLine]
-    numbers: dict[str, int]  # of the memories' lines
+    numbers: dict[str, int]  # of the lines, by "memory" or "observation" and id
+    pending: frozenset[str] = frozenset()
 
 
 class Imported(Value):
@@ -115,7 +127,7 @@ def memory_line(memory: Memory, state: MemoryState, held: str | None) -> MemoryL
 
 def observation_line(history: History, known: Set[str]) -> ObservationLine | None:
     """With what of it rests on memories of the file alone; None where nothing does, or nothing would support it."""
-    told = [v for v in history.versions if v.text is not None and v.lineage <= known]
+    told = [v for v in history.versions if v.text is not None and v.lineage and v.lineage <= known]
     linked = [e for e in history.observation.evidence if e.memory_id in known]
     since = [max(1, sum(v.number <= e.since_version for v in told)) for e in linked]  # purged versions are not counted
     evidence = tuple(
@@ -132,7 +144,8 @@ def observation_line(history: History, known: Set[str]) -> ObservationLine | Non
 
 def _version(version: Version, known: Set[str]) -> VersionLine:
     fields = {key: value for key, value in version if key in VersionLine.model_fields}
-    return VersionLine.model_validate({**fields, "why": version.why & known})
+    reason = version.reason if version.by == PERSON else ""  # a model's may quote what it was shown, and nobody there knows that
+    return VersionLine.model_validate({**fields, "why": version.why & known, "reason": reason})
 
 
 def written(line: Line) -> str:
@@ -145,38 +158,46 @@ def written(line: Line) -> str:
 
 def parse(lines: Iterable[str | bytes | Mapping[str, Any]]) -> Parcel:
     """Raises InvalidInput, which names the line and what is wrong with it, before anybody has written anything."""
+    if not isinstance(lines, Iterable) or isinstance(lines, str | bytes | Mapping):
+        raise InvalidInput("import takes the lines of an export: an open file, or a list of them")
     memories: dict[str, MemoryLine] = {}
     observations: dict[str, ObservationLine] = {}
     numbers: dict[str, int] = {}
-    places: dict[str, int] = {}
+    frame: dict[type[Line], Line] = {}
     for number, raw in enumerate(lines, start=1):
         if isinstance(raw, str | bytes) and not raw.strip():
             continue
-        line = _line(number, raw)
-        if isinstance(line, MemoryLine):
-            _once(number, line.id, memories)
-            memories[line.id], numbers[line.id] = line, number
-        elif isinstance(line, ObservationLine):
-            _once(number, line.id, observations)
-            observations[line.id], places[line.id] = line, number
+        match _line(number, raw):
+            case MemoryLine() as memory:
+                _once(number, memory.id, memories)
+                memories[memory.id], numbers[f"memory {memory.id}"] = memory, number
+            case ObservationLine() as observation:
+                _once(number, observation.id, observations)
+                observations[observation.id], numbers[f"observation {observation.id}"] = observation, number
+            case line:
+                frame[type(line)] = line
     for id, observation in observations.items():
         if problem := _problem(observation, memories):
-            raise InvalidInput(f"line {places[id]}: {problem}")
-    return Parcel(memories=memories, observations=observations, numbers=numbers)
+            raise InvalidInput(f"line {numbers[f'observation {id}']}: {problem}")
+    ending = frame.get(Ending)
+    counted = (ending.memories, ending.observations) if isinstance(ending, Ending) else None
+    if Heading in frame and counted != (len(memories), len(observations)):
+        raise InvalidInput("the file is not whole: its last line is missing, or counts other records; export it again")
+    pending = ending.pending if isinstance(ending, Ending) else frozenset[str]()
+    return Parcel(memories=memories, observations=observations, numbers=numbers, pending=pending)
 
 
 def _line(number: int, raw: str | bytes | Mapping[str, Any]) -> Line:
     try:
-        told = json.loads(raw) if isinstance(raw, str | bytes) else raw
-        return LINE.validate_python(told)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"line {number} is no JSON: {getattr(error, 'msg', error.__class__.__name__)}") from None
+        return LINE.validate_python(json.loads(raw) if isinstance(raw, str | bytes) else raw)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         if not problem["loc"]:
             raise InvalidInput(f'line {number} is no record; "record" is "consolidator", "memory" or "observation"') from None
         field = ".".join(str(part) for part in problem["loc"][1:])
         raise InvalidInput(f"line {number}: {field}: {problem['msg'].removeprefix('Value error, ')}") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"line {number} is no JSON: {getattr(error, 'msg', error.__class__.__name__)}") from None
 
 
 def _once(number: int, id: str, known: Mapping[str, object]) -> None:
@@ -192,9 +213,11 @@ def _problem(line: ObservationLine, memories: Mapping[str, MemoryLine]) -> str |
         named += sorted((version.lineage or frozenset()) | version.why)
         if not version.text.strip() or "\0" in version.text:
             return "a version's text is blank, or holds a NUL character"
+    if rootless := [n for n in range(1, len(line.versions) + 1) if not lineage_of(line, n)]:
+        return f"version {rootless[0]} comes from nowhere; name its lineage, or evidence from then on"
     if unknown := [id for id in named if id not in memories]:
         return f"it names memory {unknown[0]}, which is not in the file"
-    if foreign := [e.memory_id for e in line.evidence if memories[e.memory_id].tags != line.tags]:
+    if foreign := [id for id in named if memories[id].tags != line.tags]:
         return f"memory {foreign[0]} has other tags: an observation rests on memories of its own scope"
     if not any(e.supports for e in line.evidence) and line.versions[-1].state is ObservationState.LIVE:
         return "nothing supports it; name its evidence"
@@ -204,4 +227,9 @@ def _problem(line: ObservationLine, memories: Mapping[str, MemoryLine]) -> str |
 def lineage_of(line: ObservationLine, number: int) -> frozenset[str]:
     """Of its version `number`, from 1."""
     told = line.versions[number - 1].lineage
-    return frozenset(e.memory_id for e in line.evidence if e.since_version <= number) if told is None else told
+    return frozenset(e.memory_id for e in line.evidence if since(line, e) <= number) if told is None else told
+
+
+def since(line: ObservationLine, evidence: EvidenceLine) -> int:
+    """The version at which it was attached."""
+    return min(evidence.since_version, len(line.versions))

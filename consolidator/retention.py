@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 from uuid import uuid5
@@ -47,7 +47,7 @@ class Item(Value):
 
     text: str
     source: str = Field(min_length=1, max_length=MAX_NAME)
-    sequence: int | None = Field(default=None, ge=0)
+    sequence: int | None = Field(default=None, ge=0, lt=2**63)
     speaker: str | None = Field(default=None, min_length=1, max_length=MAX_NAME)
     occurred_at: Time | None = None
     tags: Tags = frozenset()
@@ -113,8 +113,10 @@ def _text_problem(value: str) -> str | None:
 def _metadata_problem(value: Any, depth: int = 0) -> str | None:
     if depth > MAX_METADATA_DEPTH:
         return f"metadata is nested more than {MAX_METADATA_DEPTH} deep"
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return None
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**63 else "metadata holds an integer beyond 64 bits; keep it as a text"
     if isinstance(value, float):
         return None if value - value == 0 else "metadata holds a number that is not finite"
     if isinstance(value, str):
@@ -181,20 +183,35 @@ class Retainer:
         told = await self._numbered(bank, guarded)
         known = {point.id: memory_of(bank, point) for point in await self._parts.memories.get(bank, [m.id for m in told])}
         fresh = list({m.id: m for m in told if m.id not in known}.values())
+        doubts = {m.id: doubt for m in fresh if m.state is MemoryState.PENDING and (doubt := self._doubt(m))}
+        fresh = [m.model_copy(update={"state": MemoryState.HELD}) if m.id in doubts else m for m in fresh]
         vectors = await self._parts.embedder.embed([m.spoken for m in fresh]) if fresh else []
         await self._stored(bank, [memory_point(m, vector) for m, vector in zip(fresh, vectors, strict=True)])
+        await self._hold(bank, doubts)
         kept = known | {m.id: m for m in fresh}
         return [kept[m.id] for m in told], fresh, masked
+
+    def refuse_secrets(self, text: str) -> None:
+        """Raises InvalidInput for a text that may not be kept even masked."""
+        found = secrets.find(text) if self._policy.secrets != "off" else []
+        if found and (self._policy.secrets == "reject" or any(s.kind == "private-key" for s in found)):
+            raise InvalidInput(f"it holds a secret ({', '.join(f'{s.kind} at {s.start}' for s in found)}); remove it")
+
+    def masked(self, text: str, digest: Callable[[str], str]) -> str:
+        """Without its secrets."""
+        found = secrets.find(text) if self._policy.secrets != "off" else []
+        return secrets.mask(text, found, digest) if found else text
 
     async def _guarded(self, bank: str, items: list[Told]) -> tuple[list[Told], int]:
         if self._policy.secrets == "off":
             return items, 0
         digest, masked, guarded = await self._parts.digest(bank), 0, []
         for number, item in enumerate(items):
+            try:
+                self.refuse_secrets(item.text)
+            except InvalidInput as error:
+                raise InvalidInput(str(error).replace("it holds", f"item {number} holds", 1)) from None
             found = secrets.find(item.text)
-            if found and (self._policy.secrets == "reject" or any(s.kind == "private-key" for s in found)):
-                kinds = ", ".join(f"{s.kind} at {s.start}" for s in found)
-                raise InvalidInput(f"item {number} holds a secret ({kinds}); remove it")
             masked += len(found)
             guarded.append(item.model_copy(update={"text": secrets.mask(item.text, found, digest)}) if found else item)
         return guarded, masked

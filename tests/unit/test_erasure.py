@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from consolidator.engine import Bank
+from consolidator.engine import Bank, Engine
 from consolidator.errors import InvalidInput
 from consolidator.events import PassDone
 from consolidator.models import MemoryState
@@ -285,3 +285,13 @@ async def test_two_that_would_come_back_with_one_text_are_one(teller: Teller) ->
     (left,) = await bank.observations()
     assert left.id in (first, second)
     assert await bank.check() == []
+
+
+async def test_g07_a_whole_bank_goes_and_its_neighbour_stays(engine: Engine, script: ScriptedProposer) -> None:
+    alice, bob = engine.bank("alice"), engine.bank("bob")
+    for bank in (alice, bob):
+        await Teller(bank, script).believe("We live in Lisbon.", source="shared")
+    before = [await bob.memories(), await bob.observations(), await bob.journal()]
+    await alice.forget(everything=True)
+    assert (await alice.memories(), await alice.observations()) == ([], [])
+    assert [await bob.memories(), await bob.observations(), await bob.journal()] == before

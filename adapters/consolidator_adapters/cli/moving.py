@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from consolidator.portable import Imported
 
 STREAM = Path("-")
-OWN = 0o600  # what is remembered is for its owner's eyes
 
 
 async def export(
@@ -51,16 +51,17 @@ async def export(
 
 async def _written(bank: Bank, file: Path) -> int:
     """Under its name when it is whole."""
-    part, records = file.with_name(f".{file.name}.part"), 0
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".part", dir=file.parent)  # for its owner's eyes
+    records = 0
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWN), "w", encoding="utf-8") as out:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
             async for line in bank.export():
                 out.write(line + "\n")
                 records += 1
-        part.replace(file)
+        os.replace(name, file)
     except BaseException:
         with suppress(OSError):
-            part.unlink()
+            os.unlink(name)
         raise
     return records
 
@@ -69,7 +70,7 @@ async def import_(
     call: Call, file: Annotated[Path, typer.Argument(help="What `export` wrote; - is standard input.")]
 ) -> None:
     """Add an exported bank to this one. What is known already stays as it is; interrupted, run it again."""
-    lines = (piped() if file == STREAM else read(file)).splitlines()
+    lines = (piped() if file == STREAM else read(file)).split("\n")  # other line breaks may stand in texts
     async with call.memory(must_exist=False) as bank:
         with call.spinner("importing"):
             done = await bank.import_(lines)
