@@ -37,15 +37,31 @@ def one_of(values: type[E], told: str | None, what: str) -> E | None:
 
 
 def tag_set(tags: Iterable[str]) -> Tags:
-    if isinstance(tags, str):
-        raise InvalidInput(f'tags is the text "{tags}"; it takes a set of texts, such as {{"{tags}"}}')
-    return frozenset(tags)
+    return _texts(tags, "tags")
 
 
 def kind_set(kinds: Iterable[str]) -> frozenset[str]:
-    if isinstance(kinds, str):
-        raise InvalidInput(f'kinds is the text "{kinds}"; it takes a set of texts, such as {{"{kinds}"}}')
-    return frozenset(kinds)
+    return _texts(kinds, "kinds")
+
+
+def _texts(given: object, what: str) -> frozenset[str]:
+    if isinstance(given, str):
+        raise InvalidInput(f'{what} is the text "{given}"; it takes a set of texts, such as {{"{given}"}}')
+    if not isinstance(given, Iterable):
+        raise InvalidInput(f'{what} takes a set of texts, such as {{"work"}}, and is of type {type(given).__name__}')
+    texts = list(given)
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidInput(f"{what} takes a set of texts; something in it is no text")
+    return frozenset(texts)
+
+
+def budget(tokens: int) -> int:
+    """Of a block for a prompt, which always has one."""
+    if not isinstance(tokens, int) or isinstance(tokens, bool):
+        raise InvalidInput("token_budget takes a whole number of tokens, such as 800")
+    if tokens < 1:
+        raise InvalidInput(f"token_budget is {tokens}; it is at least 1")
+    return tokens
 
 
 def id_of(id: str) -> str:
@@ -83,6 +99,8 @@ def erasure(told: Mapping[str, Any]) -> tuple[dict[str, Any], list[Condition]]:
 def valid_query(asked: dict[str, Any]) -> Query:
     try:
         return Query.model_validate(asked)
+    except OverflowError:
+        raise InvalidInput("a time lies outside the years 1 to 9999 of UTC") from None
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"]).replace("text", "query")

@@ -120,12 +120,11 @@ class Bank(ReadOnlyBank):
 
         token_budget: of the whole block, as it is handed over.
         """
-        if token_budget < 1:
-            raise InvalidInput(f"token_budget is {token_budget}; it is at least 1")
+        budget = arguments.budget(token_budget)
         hits = await self.recall(
             query, top_k=top_k, kinds=kinds, tags=tags, since=since, until=until, as_of=as_of, asked_at=asked_at
         )
-        return context_block(hits, budget=token_budget)
+        return context_block(hits, budget=budget)
 
     @_watched
     async def consolidate(self, *, limit: int | None = None, dry_run: bool = False) -> Report:

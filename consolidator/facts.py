@@ -33,6 +33,7 @@ class Facts:
         self._parts = parts
         self._most = most
         self._known: OrderedDict[tuple[str, str], Fact] = OrderedDict()
+        self._reading: dict[object, tuple[str, set[str]]] = {}  # by call: a bank, and the ids that may be kept
 
     async def of(self, bank: str, ids: Sequence[str]) -> dict[str, Fact]:
         """In no order; what is not there is left out."""
@@ -41,18 +42,30 @@ class Facts:
             if (fact := self._known.get((bank, id))) is None:
                 missing.append(id)
             else:
+                self._known.move_to_end((bank, id))
                 known[id] = fact
-        for point in await self._parts.memories.get(bank, missing) if missing else ():
-            memory = memory_of(bank, point)
-            known[memory.id] = self._known[bank, memory.id] = Fact(
-                memory.time, memory.source, memory.sequence, memory.speaker, memory.trust, asks(memory.text),
-                tells_a_time(memory.text),
-            )
+        return known | await self._read(bank, missing) if missing else known
+
+    async def _read(self, bank: str, ids: Sequence[str]) -> dict[str, Fact]:
+        """What is dropped while it is read is told, but not kept."""
+        call, may_stay = object(), set(ids)
+        self._reading[call] = (bank, may_stay)
+        try:
+            memories = [memory_of(bank, point) for point in await self._parts.memories.get(bank, ids)]
+        finally:
+            del self._reading[call]
+        read = {
+            m.id: Fact(m.time, m.source, m.sequence, m.speaker, m.trust, asks(m.text), tells_a_time(m.text)) for m in memories
+        }
+        self._known.update(((bank, id), fact) for id, fact in read.items() if id in may_stay)
         while len(self._known) > self._most:
             self._known.popitem(last=False)
-        return known
+        return read
 
     def drop(self, bank: str, ids: Iterable[str]) -> None:
         """They are being erased."""
         for id in ids:
             self._known.pop((bank, id), None)
+            for of, may_stay in self._reading.values():
+                if of == bank:
+                    may_stay.discard(id)

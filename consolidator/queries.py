@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import get_args
+from datetime import datetime
+from typing import Annotated, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from consolidator.clock import to_utc
 from consolidator.errors import InvalidInput
 from consolidator.models import Kind, ObservationState, Tags, Time, Value
 from consolidator.ports import AnyOf, Equals, Ids, Not, Range
@@ -14,6 +16,14 @@ from consolidator.ports import AnyOf, Equals, Ids, Not, Range
 Where = list[Equals | AnyOf | Range | Ids | Not]
 KINDS = frozenset({"memory", "observation", *get_args(Kind)})
 MAX_TOP_K = 100
+
+
+def _with_zone(value: datetime) -> datetime:
+    to_utc(value)
+    return value
+
+
+Zoned = Annotated[datetime, AfterValidator(_with_zone)]  # as it was given: days begin at midnight in its own zone
 
 
 class Query(Value):
@@ -27,7 +37,7 @@ class Query(Value):
     since: Time | None = None
     until: Time | None = None
     as_of: Time | None = None
-    asked_at: Time | None = None  # against which "last spring" is understood; None: as_of, else now
+    asked_at: Zoned | None = None  # against which "last spring" is understood; None: as_of, else now
     explain: bool = False
 
 
@@ -39,6 +49,8 @@ def checked(query: Query) -> Query:
         raise InvalidInput(f"top_k is {query.top_k}; it is a whole number from 1 to {MAX_TOP_K}")
     if query.token_budget is not None and query.token_budget < 1:
         raise InvalidInput(f"token_budget is {query.token_budget}; it is at least 1, or None for no limit")
+    if not query.kinds:
+        raise InvalidInput(f"kinds is empty; name at least one of {', '.join(sorted(KINDS))}")
     if unknown := query.kinds - KINDS:
         raise InvalidInput(f"unknown kinds {', '.join(sorted(unknown))}; known are {', '.join(sorted(KINDS))}")
     if query.since and query.until and query.since > query.until:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from operator import mul
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from consolidator.models import Explanation, Factor, LegShare, Term, Trend, Trust, Value, Vector
 from consolidator.periods import Period, closeness
@@ -34,6 +34,8 @@ TIME_WORDS = frozenset(
 )
 FIRST_PERSON = re.compile(r"\b(?:i|my|me|mine|i['’](?:ve|m|d|ll))\b", re.IGNORECASE)
 UNKNOWN = 0.5
+MOST_WEIGHT = 10.0  # of a term, either way: beyond it nothing else counts any more
+Weight = Annotated[float, Field(ge=-MOST_WEIGHT, le=MOST_WEIGHT)]
 
 
 class RecallWeights(Value):
@@ -42,24 +44,27 @@ class RecallWeights(Value):
     trend, confidence, recency bound a factor: 1 + weight * (value - 0.5). They are off until a benchmark supports them.
     """
 
-    dense: float = Field(default=0.65, ge=0)
-    words: float = Field(default=0.35, ge=0)
-    previous: float = 0.2
-    answer: float = 0.3  # besides, where the previous turn asks
-    next: float = 0.2
-    session: float = 0.3
-    speaker: float = 1.25  # for each bit that the name tells
-    question: float = -0.3
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    dense: float = Field(default=0.65, ge=0, le=MOST_WEIGHT)
+    words: float = Field(default=0.35, ge=0, le=MOST_WEIGHT)
+    previous: Weight = 0.2
+    answer: Weight = 0.3  # besides, where the previous turn asks
+    next: Weight = 0.2
+    session: Weight = 0.3
+    speaker: Weight = 1.25  # for each bit that the name tells
+    question: Weight = -0.3
     cited: float = Field(default=0.5, ge=0, le=1)  # of what an observation stands above the memories it rests on
-    time_word: float = 0.2
-    period: float = 0.5  # of what happened when the question says
+    time_word: Weight = 0.2
+    period: Weight = 0.5  # of what happened when the question says
     trend: float = Field(default=0.0, ge=0, le=1)
     confidence: float = Field(default=0.0, ge=0, le=1)
     recency: float = Field(default=0.0, ge=0, le=1)
-    recency_half_life: float = Field(default=90.0, gt=0)  # days
-    depth: int = Field(default=100, ge=10, le=1000)  # candidates of each list
+    recency_half_life: float = Field(default=90.0, gt=0, le=1e6)  # days
+    depth: int = Field(default=70, ge=10, le=1000)  # candidates of each list
     beside: int = Field(default=30, ge=0, le=1000)  # first ones of each list whose neighbours are looked at, too
     pool: int = Field(default=100, ge=10, le=1000)  # of all these, as many are looked at closely
+    statements: int = Field(default=40, ge=1, le=1000)  # and as many observations, where there are enough
     floor: float = Field(default=0.1, ge=-1, le=1)  # cosine below which a candidate needs a shared word
     least: float = Field(default=0.2, ge=-1, le=1)  # where no cosine is higher, a hit has to have half of the question's words
     fresh: bool = True  # of two statements about the same thing the newer comes first
@@ -148,7 +153,9 @@ class Ranked:
 
 
 def logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x / SOFTNESS))
+    """From 0 to 1, for any number: the exponential never overflows."""
+    small = math.exp(-abs(x) / SOFTNESS)
+    return (1 if x >= 0 else small) / (1 + small)
 
 
 def standardise(values: Sequence[float]) -> list[float]:
@@ -189,11 +196,12 @@ def without_names(query: str, speakers: Iterable[str]) -> str:
 
 
 def standings(
-    scores: Mapping[str, tuple[float, float]], weights: RecallWeights, beside: Mapping[str, tuple[float, float]] | None = None
+    scores: Mapping[str, tuple[float, float]], weights: RecallWeights, beside: Mapping[str, tuple[float, float]] | None = None,
+    most: int | None = None,
 ) -> dict[str, Standing]:
-    """Of what was found, by id with both scores: the `pool` best, standardised over all that is near enough to count.
+    """Of what was found, by id with both scores: the best, standardised over all that is near enough to count.
 
-    beside: of neighbours, which are standardised by the same mean and deviation, and all stay.
+    most: how many, else `pool`. beside: of neighbours, which are standardised by the same mean and deviation, and all stay.
     """
     found = {id: pair for id, pair in scores.items() if pair[1] > 0 or pair[0] >= weights.floor}
     if not found:
@@ -207,7 +215,7 @@ def standings(
 
     told = sorted(((id, standing(pair)) for id, pair in found.items()), key=lambda pair: (-pair[1].fused, pair[0]))
     near = {id: standing(pair) for id, pair in (beside or {}).items() if id not in found}
-    return dict(told[: weights.pool]) | near
+    return dict(told[: most or weights.pool]) | near
 
 
 def cohesion(runs: Sequence[Sequence[Vector]]) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,11 +16,12 @@ from consolidator.facts import Facts
 from consolidator.finding import Finding, HitKind, Lists
 from consolidator.folding import fold
 from consolidator.freshness import in_doubt, newer_first
-from consolidator.models import Hit, Memory, Observation, ObservationState, Trust, Vector
+from consolidator.keeping import Kept
+from consolidator.models import Hit, Memory, Observation, Trust, Vector
 from consolidator.moments import asked_period
 from consolidator.parts import Parts
 from consolidator.points import memory_of, observation_of, observation_point
-from consolidator.ports import Equals, Found
+from consolidator.ports import Equals, Found, Point
 from consolidator.provenance import without
 from consolidator.queries import Query, checked
 from consolidator.ranking import (
@@ -38,25 +40,29 @@ from consolidator.ranking import (
     without_names,
 )
 from consolidator.reranking import RerankPolicy, rerank_head
+from consolidator.serving import as_known, named, without_erased
 from consolidator.trends import trend_of
 from consolidator.words import cost
 
 APART = 30  # finds
 SPEAKERS = 200  # names that are looked for in a question
+SPEAKERS_STAY, COHESION_STAYS = 30.0, 600.0  # seconds: another process may write to the bank
 SAMPLED_SOURCES, SAMPLED_TURNS = 4, 50  # on which a bank's cohesion is measured
 
 
 class Recollection:
     """Answers from one deployment."""
 
-    def __init__(self, parts: Parts, weights: RecallWeights, reranking: RerankPolicy) -> None:
+    def __init__(
+        self, parts: Parts, weights: RecallWeights, reranking: RerankPolicy, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._parts = parts
         self._weights = weights
         self._reranking = reranking
         self._facts = Facts(parts)
         self._finding = Finding(parts, weights, self._facts)
-        self._speakers: dict[str, dict[str, int]] = {}  # with their turns
-        self._together: dict[str, float] = {}
+        self._speakers = Kept[dict[str, int]](SPEAKERS_STAY, monotonic)  # with their turns
+        self._together = Kept[float](COHESION_STAYS, monotonic)
         self._changes: Counter[str] = Counter()
 
     def changed(self, bank: str, *, gone: Iterable[str] = ()) -> None:
@@ -65,15 +71,15 @@ class Recollection:
         gone: memories that were erased.
         """
         self._facts.drop(bank, gone)
-        self._speakers.pop(bank, None)
+        self._speakers.drop(bank)
         self._changes[bank] += 1
         if self._changes[bank].bit_count() == 1:
-            self._together.pop(bank, None)
+            self._together.drop(bank)
 
     async def recall(self, bank: str, query: Query) -> list[Hit]:
         """At most `top_k` hits within the token budget, best first. Without the embedder it searches by words alone."""
         query = checked(query)
-        speakers, now = await self._known_speakers(bank), query.as_of or self._parts.clock()
+        speakers, now = await self._speakers.of(bank, self._read_speakers), query.as_of or self._parts.clock()
         stones, vector = await asyncio.gather(  # before anything is searched
             self._parts.ledger.tombstones(bank, open_only=True), self._vector(without_names(query.text, speakers))
         )
@@ -86,7 +92,7 @@ class Recollection:
         )
         candidates = [*remembered, *(self._observed(entry, now) for entry in told.values())]
         period = asked_period(query.text, query.asked_at or now)
-        about, together = asked_about(query.text, sorted(speakers)), await self._cohesion(bank)
+        about, together = asked_about(query.text, sorted(speakers)), await self._together.of(bank, self._read_cohesion)
         every = rank(
             candidates, self._weights, about=about, now=now, standing=standing, together=together, period=period,
             bits=bits_of(about, speakers),
@@ -94,7 +100,7 @@ class Recollection:
         places = {r.candidate.id: place for place, r in enumerate(every)}
         ranked = fold(every)
         head = max(HEAD, 2 * query.top_k, self._reranking.top if self._parts.reranker else 0)
-        pool = told | await self._read(bank, found, ranked[:head], vectors=self._weights.fresh)
+        pool = told | await self._read(bank, query.as_of, found, ranked[:head], vectors=self._weights.fresh)
         if vector is not None and not relevant(query.text, ranked, self._weights):
             return []
         if self._parts.reranker is not None:  # before the newer ones move up: no model's taste brings an outdated one back
@@ -104,30 +110,37 @@ class Recollection:
             await self._give_vectors(bank, {c.id: c for doubt in doubts for c in (doubt.older, doubt.newer)})
             ranked = newer_first(ranked, doubts)
         hits = await self._hits(bank, query, ranked, found, pool, now)
-        return [_best_first(hit, places) for hit in hits]
+        return await self._standing_still(bank, [_best_first(hit, places) for hit in hits], pool, now)
+
+    async def _standing_still(self, bank: str, hits: list[Hit], pool: Mapping[str, _Entry], now: datetime) -> list[Hit]:
+        """Without what was erased since the search began: the last thing that a recall looks at."""
+        lineages = {hit.id: frozenset[str](pool[hit.id].payload.get("lineage_memory_ids", ())) for hit in hits}
+        ids = sorted(named(hits, lineages))
+        stones = await self._parts.ledger.tombstones(bank, ids=ids) if ids else []
+        gone = frozenset(stone.memory_id for stone in stones)
+        self._facts.drop(bank, gone)
+        return without_erased(hits, lineages, gone, now)
 
     def _standing(self, found: Sequence[Lists]) -> dict[str, Standing]:
         """Statements and turns are not alike in how near they come: each are measured by their own, where there are enough."""
-        parts = [[lists] for lists in found] if all(len(lists.ids()) >= APART for lists in found) else [found]
+        apart = len(found) > 1 and all(len(lists.ids()) >= APART for lists in found)
+        parts = [[lists] for lists in found] if apart else [found]
         standing: dict[str, Standing] = {}
         for part in parts:
             scores = {id: pair for lists in part for id, pair in lists.pairs(lists.ids())}
             near = {id: pair for lists in part for id, pair in lists.pairs(lists.near)}
-            standing |= standings(scores, self._weights, near)
+            most = self._weights.statements if apart and part[0].kind == "observation" else None
+            standing |= standings(scores, self._weights, near, most)
         return standing
 
-    async def _known_speakers(self, bank: str) -> dict[str, int]:
-        if bank not in self._speakers:
-            self._speakers[bank] = await self._parts.memories.facet(bank, "speaker", limit=SPEAKERS)
-        return self._speakers[bank]
+    async def _read_speakers(self, bank: str) -> dict[str, int]:
+        return await self._parts.memories.facet(bank, "speaker", limit=SPEAKERS)
 
-    async def _cohesion(self, bank: str) -> float:
-        """Measured on the longest sources of the bank, and kept."""
-        if bank not in self._together:
-            sizes = await self._parts.memories.facet(bank, "source", limit=SPEAKERS)
-            longest = sorted(sizes, key=lambda source: (-sizes[source], source))[:SAMPLED_SOURCES]
-            self._together[bank] = cohesion([await self._run(bank, source) for source in longest])
-        return self._together[bank]
+    async def _read_cohesion(self, bank: str) -> float:
+        """Measured on the longest sources of the bank."""
+        sizes = await self._parts.memories.facet(bank, "source", limit=SPEAKERS)
+        longest = sorted(sizes, key=lambda source: (-sizes[source], source))[:SAMPLED_SOURCES]
+        return cohesion([await self._run(bank, source) for source in longest])
 
     async def _run(self, bank: str, source: str) -> list[Vector]:
         """The vectors of a source's successive turns."""
@@ -173,32 +186,42 @@ class Recollection:
         return pool
 
     async def _read(
-        self, bank: str, found: Sequence[Lists], ranked: Sequence[Ranked], *, vectors: bool = False
+        self, bank: str, as_of: datetime | None, found: Sequence[Lists], ranked: Sequence[Ranked], *, vectors: bool = False
     ) -> dict[str, _Entry]:
         """The memories among these, whole; what was erased meanwhile is left out."""
         wanted = {r.candidate.id: r.candidate for r in ranked if r.candidate.kind == "memory" and not r.candidate.text}
         read: dict[str, _Entry] = {}
         lists = next((lists for lists in found if lists.kind == "memory"), None)
-        for point in await self._parts.memories.get(bank, list(wanted), vectors=vectors) if wanted and lists else []:
+        for point in await self._points(bank, as_of, list(wanted), vectors=vectors) if lists else []:
             read[point.id] = _Entry(bank=bank, id=point.id, lists=lists or Lists(kind="memory"), payload=point.payload)
             wanted[point.id].text, wanted[point.id].vector = str(point.payload["text"]), point.dense or []
         return read
 
+    async def _points(
+        self, bank: str, as_of: datetime | None, ids: Sequence[str], *, vectors: bool = False
+    ) -> list[Point]:
+        """Memories; as of a time, without corrections that nobody had made by then."""
+        points = await self._parts.memories.get(bank, ids, vectors=vectors) if ids else []
+        corrections = {by for p in points if (by := p.payload.get("corrected_by"))} if as_of else set[str]()
+        unmade = corrections - await self._retained_by(bank, corrections, as_of) if as_of else corrections
+        return [replace(p, payload=_uncorrected(p.payload)) if p.payload.get("corrected_by") in unmade else p for p in points]
+
+    async def _retained_by(self, bank: str, ids: Iterable[str], as_of: datetime) -> frozenset[str]:
+        points = await self._parts.memories.get(bank, wanted) if (wanted := sorted(ids)) else []
+        return frozenset(p.id for p in points if _time(p.payload["retained_at"]) <= as_of)
+
     async def _as_known(self, bank: str, pool: dict[str, _Entry], as_of: datetime, gone: Set[str]) -> None:
         """Put each observation's version of that time in its place; drop those that did not stand then."""
         ids = [entry.id for entry in pool.values() if entry.kind == "observation"]
-        told = (without(h, gone) for h in await self._parts.ledger.histories(bank, ids))
-        histories = {h.observation.id: h for h in told if h is not None}
+        left = (without(h, gone) for h in await self._parts.ledger.histories(bank, ids))
+        histories = {h.observation.id: h for h in left if h is not None}
+        told = await self._retained_by(bank, {e.memory_id for h in histories.values() for e in h.observation.evidence}, as_of)
         for id in ids:
-            then = [v for v in histories[id].versions if v.at <= as_of and v.text is not None] if id in histories else []
-            if not then or then[-1].state is not ObservationState.LIVE:
+            if (then := as_known(histories[id], as_of, told) if id in histories else None) is None:
                 del pool[id]
-                continue
-            now, version = histories[id].observation, then[-1]
-            evidence = tuple(e for e in now.evidence if e.since_version <= version.number)
-            fields = {"text": version.text, "version": version.number, "confidence": version.confidence, "evidence": evidence}
-            then_told = now.model_copy(update={**fields, "state": version.state, "updated_at": version.at})
-            pool[id].payload = observation_point(then_told, [], frozenset()).payload
+            else:
+                observation, lineage = then
+                pool[id].payload = observation_point(observation, [], lineage).payload
 
     def _observed(self, entry: _Entry, now: datetime) -> Candidate:
         """Straight from the payload: values cost time."""
@@ -231,9 +254,9 @@ class Recollection:
         left, step = query.token_budget, max(HEAD, 2 * query.top_k)
         for start in range(0, len(ranked), step):
             part = ranked[start : start + step]
-            pool |= await self._read(bank, found, part)
+            pool |= await self._read(bank, query.as_of, found, part)
             there = [r for r in part if r.candidate.id in pool]  # what was erased meanwhile is not
-            quotes = await self._quotes(bank, there, pool)
+            quotes = await self._quotes(bank, query.as_of, there, pool)
             for r in there:
                 hit = _hit(r, pool[r.candidate.id], quotes.get(r.candidate.id), query.explain, now)
                 if (what := gist(hit)) in said or (left is not None and hit.tokens > left):
@@ -245,12 +268,14 @@ class Recollection:
                     return hits
         return hits
 
-    async def _quotes(self, bank: str, ranked: Sequence[Ranked], pool: dict[str, _Entry]) -> dict[str, Memory]:
+    async def _quotes(
+        self, bank: str, as_of: datetime | None, ranked: Sequence[Ranked], pool: dict[str, _Entry]
+    ) -> dict[str, Memory]:
         """The best verbatim evidence of each observation: what ranked highest, else its newest."""
         chosen = {r.candidate.id: r.quote or _newest(pool[r.candidate.id].observation) for r in ranked
                   if r.candidate.kind == "observation"}
         missing = [id for id in chosen.values() if id and id not in pool]
-        fetched = {p.id: memory_of(bank, p) for p in await self._parts.memories.get(bank, missing)} if missing else {}
+        fetched = {p.id: memory_of(bank, p) for p in await self._points(bank, as_of, missing)}
         known = fetched | {id: pool[id].memory for id in chosen.values() if id and id in pool}
         return {observation: known[memory] for observation, memory in chosen.items() if memory in known}
 
@@ -281,6 +306,10 @@ def _unsupported(payload: Mapping[str, Any], gone: Set[str]) -> Mapping[str, Any
     if not gone or "evidence" not in payload:
         return payload
     return {**payload, "evidence": [e for e in payload["evidence"] if e["memory_id"] not in gone]}
+
+
+def _uncorrected(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: value for key, value in payload.items() if key != "corrected_by"}
 
 
 def _time(value: str | datetime) -> datetime:

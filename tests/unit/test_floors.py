@@ -14,13 +14,16 @@ import consolidator
 ROOT = Path(__file__).parents[2]
 
 FLOORS = (
-    {"errors", "clock"},
+    {"errors", "clock", "keeping"},
     {"models", "words", "secrets", "tripwires"},
     {"records", "proposals", "plans", "periods"},
     {"ledgers", "phrases"},
     {"ports", "events", "moments", "contexts"},
     {"parts", "trends", "checks", "points", "actions", "provenance", "queries", "ranking", "breakers", "invariants", "portable"},
-    {"prompts", "planning", "redo", "leases", "asking", "echoes", "facts", "folding", "freshness", "gathering", "reranking"},
+    {
+        "prompts", "planning", "redo", "leases", "asking", "echoes", "facts", "folding", "freshness", "gathering", "reranking",
+        "serving",
+    },
     {"retention", "consolidation", "finding", "forgetting", "proposing", "parking", "revision"},
     {"jobs", "recollection", "transfer"},
     {"worker"},

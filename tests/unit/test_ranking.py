@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from consolidator.folding import fold
 from consolidator.freshness import in_doubt, newer_first
@@ -196,6 +197,18 @@ def test_a_statement_that_answers_worse_than_its_witness_is_left_out() -> None:
     assert [r.candidate.id for r in fold(rank(alone, RecallWeights(), about=None, now=NOW))] == ["o"]
 
 
+def test_a_weak_statement_that_nothing_else_stands_for_follows_the_memories() -> None:
+    weak = observation("o", 0.3, 0.5, evidence=frozenset({"not found"}))
+    pool = [memory("m1", 0.9, 9.0), weak, memory("m3", 0.2, 0.0)]
+    ranked = rank(pool, RecallWeights(), about=None, now=NOW)
+    assert [r.candidate.id for r in ranked] == ["m1", "o", "m3"]
+    folded = fold(ranked)
+    assert [r.candidate.id for r in folded] == ["m1", "m3", "o"]
+    assert folded[2].score <= folded[1].score
+    alone = rank([weak, observation("p", 0.9, 9.0)], RecallWeights(), about=None, now=NOW)
+    assert [r.candidate.id for r in fold(alone)] == ["p", "o"]
+
+
 def test_what_contradicts_more_trusted_sources_is_told_with_its_doubt() -> None:
     weak = observation("o", 0.1, 0.5, evidence=frozenset({"m1"}), contested=True)
     pool = [memory("m1", 0.3, 1.0), weak, memory("m3", 0.9, 9.0)]
@@ -247,3 +260,16 @@ def test_standardise(values: list[float]) -> None:
 
 def test_standardise_equal_values() -> None:
     assert standardise([3.0, 3.0]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["dense", "words", "previous", "answer", "next", "session", "speaker", "question", "period"])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e6, -1e6])
+def test_absurd_weights_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValidationError):
+        RecallWeights.model_validate({name: value})
+
+
+@pytest.mark.parametrize("x", [0.0, 3.0, -3.0, 1e5, -1e5, math.inf, -math.inf])
+def test_the_logistic_takes_any_number(x: float) -> None:
+    assert 0 <= logistic(x) <= 1
+    assert logistic(x) + logistic(-x) == pytest.approx(1)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from consolidator.engine import Bank
+from consolidator.config import Settings
+from consolidator.engine import Bank, connect
 from consolidator.errors import InvalidInput
-from consolidator.models import Trend
-from consolidator.ranking import score_of
+from consolidator.models import Hit, Trend
+from consolidator.queries import Query
+from consolidator.ranking import RecallWeights, score_of
+from consolidator.recollection import SPEAKERS_STAY, Recollection
+from consolidator.reranking import RerankPolicy
 from consolidator.testing import HashEmbedder, ManualClock, ScriptedProposer
 from tests.script import Teller, create, plan, update
 
@@ -23,7 +30,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown kind": ({"kinds": {"dream"}}, "unknown kinds dream; known are"),
     "naive since": ({"since": datetime(2026, 1, 1)}, "since: a time needs a zone"),
     "since after until": ({"since": datetime(2026, 2, 1, tzinfo=UTC), "until": datetime(2026, 1, 1, tzinfo=UTC)}, "after until"),
+    "naive asked_at": ({"asked_at": datetime(2026, 1, 1)}, "asked_at: a time needs a zone"),
+    "a time before all": ({"asked_at": datetime(1, 1, 1, tzinfo=ZoneInfo("Asia/Tokyo"))}, "outside the years"),
     "tags": ({"tags": "work"}, "takes a set"),
+    "tags as number": ({"tags": 5}, "tags takes a set of texts"),
+    "tags of lists": ({"tags": [["work"]]}, "something in it is no text"),
+    "kinds as number": ({"kinds": 5}, "kinds takes a set of texts"),
+    "no kinds": ({"kinds": []}, "kinds is empty"),
     "kinds": ({"kinds": "memory"}, "takes a set"),
     "top_k as text": ({"top_k": "3"}, "top_k: .*integer"),
 }
@@ -174,6 +187,12 @@ async def test_a_block_for_a_prompt_names_where_its_lines_come_from(teller: Tell
         await teller.bank.recall_context("Where does Alice live?", token_budget=0)
 
 
+@pytest.mark.parametrize("budget", [None, "800", 8.5, True])
+async def test_the_budget_of_a_block_is_a_whole_number(bank: Bank, budget: Any) -> None:
+    with pytest.raises(InvalidInput, match="token_budget takes a whole number"):
+        await bank.recall_context("Where does Alice live?", token_budget=budget)
+
+
 async def test_what_happened_when_the_question_says_comes_first(bank: Bank) -> None:
     for month in (1, 4, 8):
         when = datetime(2025, month, 10, tzinfo=UTC)
@@ -185,3 +204,143 @@ async def test_what_happened_when_the_question_says_comes_first(bank: Bank) -> N
     assert {term.name for term in hit.explanation.terms} >= {"asked-for time"}
     (hit, *_) = await bank.recall("Where did Alice go climbing in January 2025?")
     assert hit.text == "Alice went climbing in hall number 1."
+
+
+async def test_today_is_a_day_in_the_zone_of_the_one_who_asks(bank: Bank) -> None:
+    tokyo = ZoneInfo("Asia/Tokyo")
+    for food, when in (("sushi", datetime(2026, 5, 9, 20, tzinfo=tokyo)), ("ramen", datetime(2026, 5, 10, 0, 10, tzinfo=tokyo))):
+        await bank.retain(f"We ate {food} together.", source=food, occurred_at=when)
+    asked: dict[str, Any] = {"asked_at": datetime(2026, 5, 10, 0, 30, tzinfo=tokyo), "explain": True}
+    hits = await bank.recall("What was it we ate together today?", **asked)
+    shares = {hit.text: _terms(hit).get("asked-for time", 0.0) for hit in hits}
+    assert shares["We ate ramen together."] > shares["We ate sushi together."]
+
+
+def _terms(hit: Hit) -> dict[str, float]:
+    assert hit.explanation is not None
+    return {term.name: term.share for term in hit.explanation.terms}
+
+
+async def test_as_of_knows_no_evidence_that_was_told_later(teller: Teller, clock: ManualClock) -> None:
+    bank = teller.bank
+    belief = await teller.believe("Alice adores green tea.", source="s1")
+    then = clock()
+    clock.move(timedelta(days=10))
+    await teller.tell("As said in June: green tea, adored by Alice.", "s2", belief, update("", belief.text, change="restate"))
+    (now,) = await bank.recall("Who adores green tea?", kinds={"observation"})
+    assert (now.proof_count, len(now.evidence)) == (2, 2)
+    (past,) = await bank.recall("Who adores green tea?", kinds={"observation"}, as_of=then + timedelta(hours=1))
+    assert (past.text, past.proof_count, [e.source for e in past.evidence]) == (belief.text, 1, ["s1"])
+    assert past.quote is not None
+    assert (past.quote.source, past.occurred_at) == ("s1", then)
+
+
+async def test_as_of_knows_no_later_correction(teller: Teller, clock: ManualClock) -> None:
+    bank = teller.bank
+    (wrong,) = (await bank.retain("Alice lives in Rome.", source="s1")).memories
+    belief = await teller.believe("Alice works at Acme.", source="s5")
+    then = clock()
+    clock.move(timedelta(days=10))
+    await bank.correct(wrong.id, "Alice lives in Paris.")
+    await bank.correct(belief.id, "Alice works at Initech.")
+    past = {hit.text: hit for hit in await bank.recall("Where does Alice live and work?", as_of=then + timedelta(hours=1))}
+    assert set(past) == {"Alice lives in Rome.", "Alice works at Acme."}
+    assert past["Alice lives in Rome."].superseded_by is None
+    work = past["Alice works at Acme."]
+    assert (work.proof_count, [e.supports for e in work.evidence]) == (1, [True])
+    assert work.quote is not None
+    assert work.quote.corrected_by is None
+    later = await bank.recall("Where does Alice live?", kinds={"memory"}, as_of=clock())
+    assert [hit.superseded_by is not None for hit in later if hit.text == "Alice lives in Rome."] == [True]
+
+
+class Slow:
+    """A re-ranker during which something else happens, once."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            await meanwhile()
+        return [0.0 for _ in texts]
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+def slow() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+async def slow_teller(tmp_path: Path, clock: ManualClock, script: ScriptedProposer, slow: Slow) -> AsyncIterator[Teller]:
+    told = {"store": {"kind": "memory"}, "consolidation": {"floor": -1}, "worker": {"background": False}}
+    settings = Settings.model_validate({"folder": tmp_path, "reranker": {"timeout": 60}, **told})
+    opened = connect(settings=settings, clock=clock, embedder=HashEmbedder(), proposer=script, reranker=slow)
+    async with opened as engine:
+        yield Teller(engine.bank("alice"), script)
+
+
+@pytest.mark.parametrize("of_then", [False, True])
+@pytest.mark.parametrize("kinds", [{"memory"}, {"observation"}, {"memory", "observation"}])
+async def test_what_is_erased_during_a_recall_is_not_returned(
+    slow_teller: Teller, slow: Slow, kinds: set[str], of_then: bool
+) -> None:
+    bank = slow_teller.bank
+    await slow_teller.believe("Alice's PIN is 4711.", source="s1")
+    await slow_teller.believe("Alice's other PIN is 9999.", source="s1")
+    await slow_teller.believe("Alice likes tea.", source="s2")
+    asked: dict[str, Any] = {"kinds": kinds, "as_of": bank._parts.clock() + timedelta(hours=1) if of_then else None}
+    assert "PIN" in str(await bank.recall("What is Alice's PIN?", **asked))
+    slow.meanwhile = lambda: bank.forget(source="s1")
+    hits = await bank.recall("What is Alice's PIN?", **asked)
+    assert slow.meanwhile is None
+    assert {hit.text for hit in hits} == {"Alice likes tea."}
+    assert "PIN" not in str(hits)
+
+
+async def test_evidence_that_is_erased_during_a_recall_is_not_returned(slow_teller: Teller, slow: Slow) -> None:
+    bank = slow_teller.bank
+    belief = await slow_teller.believe("Alice adores green tea.", source="s1")
+    again = update("", belief.text, change="restate")
+    other = await slow_teller.tell("Green tea is what Alice really adores.", "s2", belief, again)
+    await slow_teller.believe("Bob adores green beer.", source="s3")
+    before = next(hit for hit in await bank.recall("Who adores green tea?") if hit.id == belief.id)
+    assert (before.proof_count, len(before.evidence)) == (2, 2)
+    slow.meanwhile = lambda: bank.forget(memory_ids=[other])
+    hit = next(hit for hit in await bank.recall("Who adores green tea?") if hit.id == belief.id)
+    assert slow.meanwhile is None
+    assert (hit.text, hit.proof_count, [e.source for e in hit.evidence]) == (belief.text, 1, ["s1"])
+    assert other not in str(hit)
+
+
+async def test_who_speaks_is_looked_up_anew_after_a_while(bank: Bank) -> None:
+    """Another process may have written."""
+    await bank.retain("I went to Paris.", source="a", speaker="Ann")
+    seconds = [0.0]
+    other = Recollection(bank._parts, RecallWeights(), RerankPolicy(), monotonic=lambda: seconds[0])
+    query = Query(text="To which place went Bob?", explain=True)
+    await other.recall(bank.id, query)
+    for n in range(3):
+        await bank.retain(f"I went to place {n}.", source="a", speaker="Bob", sequence=n)
+    assert not any("about Bob" in _terms(hit) for hit in await other.recall(bank.id, query))
+    seconds[0] = SPEAKERS_STAY + 1
+    assert any("about Bob" in _terms(hit) for hit in await other.recall(bank.id, query))
+
+
+async def test_a_statement_whose_witnesses_are_not_found_is_found_itself(teller: Teller) -> None:
+    bank = teller.bank
+    for n, (said, stated) in enumerate([
+        ("I bought it for 3000 euros.", "Bob owns a red racing bicycle."), ("Oil helps.", "Bob cares for his bicycle."),
+        ("The doctor said so.", "Bob rides daily."), ("Tea is nice.", "Carol likes tea."),
+    ]):
+        await bank.retain(said, source=f"s{n}")
+        teller.say(plan(create(stated)))
+        await bank.consolidate()
+    alone = {h.text for h in await bank.recall("What about Bob, and his red racing bicycle?", kinds={"observation"})}
+    together = {h.text for h in await bank.recall("What about Bob, and his red racing bicycle?") if h.kind == "observation"}
+    assert together == alone >= {"Bob owns a red racing bicycle.", "Bob cares for his bicycle."}
