@@ -28,6 +28,7 @@ BATCH = 64
 ROUNDS = 4
 BANKS, MEMORIES, OBSERVATIONS = 20, 10_000, 2_000
 QUERIES = 400
+ALONE = {"worker": {"background": False}}  # what is measured is not consolidated meanwhile
 TOPICS = ["garden", "boat", "cello", "rent", "diet", "climbing", "wedding", "train", "concert", "bread", "piano", "dog"]
 
 
@@ -86,7 +87,7 @@ def measure_install() -> None:
 
 async def measure_retain(folder: Path) -> None:
     """Texts a second: the bare model in batches of 64, and the engine, in turn. The first round of each warms up."""
-    settings = Settings.model_validate({"folder": folder, "embedder": {"cache": False}})
+    settings = Settings.model_validate({"folder": folder, "embedder": {"cache": False}, **ALONE})
     embedder = await open_embedder(settings)
     bare: list[float] = []
     kept: list[float] = []
@@ -112,7 +113,7 @@ async def timed(texts: list[str], work: Callable[[list[str]], Awaitable[object]]
 async def measure_recall(folder: Path) -> None:
     """Milliseconds, the query's embedding left out (a hash stands in for the model)."""
     proposer = ScriptedProposer([word_for_word] * MEMORIES)
-    settings = Settings.model_validate({"folder": folder, "consolidation": {"candidates": 0, "batch": 64}})
+    settings = Settings.model_validate({"folder": folder, "consolidation": {"candidates": 0, "batch": 64}, **ALONE})
     async with connect(settings=settings, embedder=HashEmbedder(384), proposer=proposer) as engine:
         banks = [engine.bank(f"bank{n}") for n in range(BANKS)]
         share = MEMORIES // BANKS
