@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from consolidator.folding import fold
 from consolidator.freshness import in_doubt, newer_first
 from consolidator.models import Trend
+from consolidator.periods import Period
 from consolidator.ranking import (
     Candidate,
     RecallWeights,
@@ -273,3 +274,25 @@ def test_absurd_weights_are_refused(name: str, value: float) -> None:
 def test_the_logistic_takes_any_number(x: float) -> None:
     assert 0 <= logistic(x) <= 1
     assert logistic(x) + logistic(-x) == pytest.approx(1)
+
+
+def test_each_weight_at_0_switches_its_part_off() -> None:
+    """Everything that can bear on a turn bears on this one; each part goes by itself, and the others stay."""
+    week = Period(start=NOW - timedelta(days=7), end=NOW)
+    pool = [
+        memory("before", 0.9, 9.0, sequence=3, asks=True), memory("it", 0.3, sequence=4, speaker="Ann", asks=True, timed=True),
+        memory("after", 0.8, 8.0, sequence=5), observation("o", 0.95, 9.5, evidence=frozenset({"it"})),
+    ]
+    names = {
+        "previous": "previous turn", "answer": "answers the previous turn", "next": "next turn", "session": "session",
+        "question": "question", "time_word": "time word", "period": "asked-for time", "speaker": "about Ann",
+        "cited": "an observation rests on it",
+    }
+
+    def terms(**off: float) -> set[str]:
+        ranked = rank(pool, RecallWeights.model_validate(off), about="Ann", now=NOW, period=week)
+        return {term.name for r in ranked if r.candidate.id == "it" for term in r.explanation.terms}
+
+    assert terms() == set(names.values())
+    for weight, name in names.items():
+        assert terms(**{weight: 0.0}) == set(names.values()) - {name}
