@@ -11,7 +11,7 @@ from consolidator.parts import Parts
 from consolidator.points import memory_of
 from consolidator.ranking import asks, tells_a_time
 
-MOST = 50_000  # memories; about 20 MB
+MOST = 50_000  # memories; about 25 MB
 
 
 class Fact(NamedTuple):

@@ -59,7 +59,10 @@ def test_a_file_that_is_no_export_is_refused_by_its_line(run: Run, tmp_path: Pat
     file.write_text('{"record": "memory", "id": "m", "text": "A", "source": "s"}\n["A", 1]\n')
     ran = run("import", str(file))
     assert (ran.code, "line 2 is no record" in ran.err) == (2, True), ran.err
-    assert run("stats", "--json").document["memories"] == 0
+    assert not (tmp_path / "memory").exists()  # nothing was made in vain
+    told(run)
+    assert run("import", str(file)).code == 2
+    assert run("stats", "--json").document["memories"] == 1
 
 
 def test_what_is_no_line_break_in_a_file_of_lines_breaks_none(run: Run, tmp_path: Path) -> None:

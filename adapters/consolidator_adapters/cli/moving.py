@@ -70,7 +70,10 @@ async def import_(
     call: Call, file: Annotated[Path, typer.Argument(help="What `export` wrote; - is standard input.")]
 ) -> None:
     """Add an exported bank to this one. What is known already stays as it is; interrupted, run it again."""
+    from consolidator.portable import parse
+
     lines = (piped() if file == STREAM else read(file)).split("\n")  # other line breaks may stand in texts
+    parse(lines)  # before a folder is made
     async with call.memory(must_exist=False) as bank:
         with call.spinner("importing"):
             done = await bank.import_(lines)
