@@ -104,7 +104,7 @@ class LedgerError(ConsolidatorError):
 
 
 class EmbedderUnavailable(ConsolidatorError):
-    """The embedder failed; the texts are kept and will be embedded later."""
+    """The embedder failed; what was retained is kept, and will be embedded later."""
 
 
 class RerankerUnavailable(ConsolidatorError):

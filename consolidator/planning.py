@@ -258,13 +258,13 @@ class Planner:
         return origin, inherited.union(read, *same, (m.id for m in origin))
 
     def _twin(self, text: str, but: _Draft | None = None) -> _Draft | None:
-        """The live observation in scope that says the same, nearest first."""
+        """The live observation in scope that says the same: one that says it by this plan, which stays, then the nearest."""
         vector = self.vectors[text]
         for history in self.known.values():
             self._draft(history)
         near = [(cosine(vector, draft.vector), draft) for draft in self._drafts.values() if draft is not but]
         same = [(near_by, draft) for near_by, draft in near if self._same(text, near_by, draft)]
-        return max(same, key=lambda pair: (pair[0], pair[1].after.id))[1] if same else None
+        return max(same, key=lambda pair: (pair[1].version is not None, pair[0], pair[1].after.id))[1] if same else None
 
     def _same(self, text: str, near_by: float, draft: _Draft) -> bool:
         if draft.after.state is not ObservationState.LIVE or draft.after.tags != self.batch.tags:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,8 @@ class Stage:
     async def wrong(self, bank: Bank, gone: set[str], answers: list[Order], *, still: bool = True) -> list[str]:
         """What is not as it should be once whoever comes next has had the bank."""
         picture = self.pictures[bank.id]
+        told_since = {m.id: m for m in await bank.memories() if m.id not in gone}  # may say again what is erased
+        picture = replace(picture, memories={**told_since, **picture.memories})
         found = [it.what for it in await bank.check()]
         receipts = await bank.receipts()
         found += [f"receipt {receipt.id} is {receipt.state}" for receipt in receipts if receipt.state != "settled"]

@@ -79,6 +79,24 @@ async def test_an_update_to_a_text_that_is_restated_beside_it_leaves_one_observa
     assert (left.proof_count, len(left.evidence)) == (2, 4)
 
 
+async def test_two_updates_to_a_text_that_is_restated_beside_them_leave_one_observation(bank: Bank, teller: Teller) -> None:
+    """The second is nearer to the one that is restated, which goes, than to the first, which stays."""
+    longer = f"{HOME} She bakes bread each day, sings alto in a small choir, keeps some cats, and reads whatever comes along"
+    known, one, other = [await teller.believe(it, source="a") for it in (f"{longer}.", "She lives by a canal.", "She has a bakery.")]
+    await bank.retain(["Mara lives in Ghent.", "Ghent is home to Mara.", "Mara is from Ghent."], source="b")
+
+    def answer(batch: Batch) -> Proposal:
+        alias = {c.observation.id: c.alias for c in batch.candidates}
+        updates = [update(alias[one.id], f"{longer} too.", "m1"), update(alias[other.id], f"{longer}.", "m2")]
+        return plan(*updates, update(alias[known.id], f"{longer}.", "m3", change="restate"))
+
+    teller.say(answer)
+    await bank.consolidate()
+    assert await told(bank) == [f"{longer} too."]
+    (left,) = await bank.observations()
+    assert (left.proof_count, len(left.evidence)) == (2, 5)
+
+
 async def test_to_drop_nothing_twice_is_nothing(bank: Bank) -> None:
     await bank.retain("Mara lives in Ghent.", source="a")
     for _ in range(2):
