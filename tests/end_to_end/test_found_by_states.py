@@ -82,7 +82,8 @@ async def test_an_update_to_a_text_that_is_restated_beside_it_leaves_one_observa
 async def test_two_updates_to_a_text_that_is_restated_beside_them_leave_one_observation(bank: Bank, teller: Teller) -> None:
     """The second is nearer to the one that is restated, which goes, than to the first, which stays."""
     longer = f"{HOME} She bakes bread each day, sings alto in a small choir, keeps some cats, and reads whatever comes along"
-    known, one, other = [await teller.believe(it, source="a") for it in (f"{longer}.", "She lives by a canal.", "She has a bakery.")]
+    texts = (f"{longer}.", "She lives by a canal.", "She has a bakery.")
+    known, one, other = [await teller.believe(it, source="a") for it in texts]
     await bank.retain(["Mara lives in Ghent.", "Ghent is home to Mara.", "Mara is from Ghent."], source="b")
 
     def answer(batch: Batch) -> Proposal:
