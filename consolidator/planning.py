@@ -253,8 +253,10 @@ class Planner:
         drawn = [shown[key] for key in uncited_origins(text, cited, {key: m.spoken for key, m in shown.items()}, times)]
         others = {c.observation.id: c.observation.text for c in self.batch.candidates}
         read = frozenset().union(*(self.known[key].current.lineage for key in uncited_origins(text, cited, others, times)))
-        same = (h.current.lineage for h in self.known.values() if plain(h.observation.text) == plain(text))
         origin = [*memories, *drawn]
+        if any(plain(m.text) == plain(text) for m in memories):  # its own words: nobody else's are needed
+            return origin, inherited.union(read, (m.id for m in origin))
+        same = (h.current.lineage for h in self.known.values() if plain(h.observation.text) == plain(text))
         return origin, inherited.union(read, *same, (m.id for m in origin))
 
     def _twin(self, text: str, but: _Draft | None = None) -> _Draft | None:

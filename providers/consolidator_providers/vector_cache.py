@@ -24,6 +24,7 @@ from consolidator.ports import Embedder
 
 FILE_ROWS = 200_000  # 384 numbers each: about 350 MB
 MEMORY_ROWS = 10_000
+UNSURE_ROWS = 5_000  # the newest; what came before them was long kept, or given up
 _ASKED_AT_ONCE = 500  # SQLite binds no more than 999 values in its older builds
 _APPLICATION = 0x436F6E56  # "ConV", in the file's header: a database without it is somebody else's
 
@@ -41,6 +42,8 @@ class Vectors(Protocol):
     def write(self, rows: Mapping[bytes, bytes]) -> None: ...
 
     def drop(self, digests: Sequence[bytes]) -> None: ...
+
+    def keep(self) -> None: ...  # what was written outlasts the process
 
     def close(self) -> None: ...
 
@@ -68,6 +71,9 @@ class MemoryVectors:
         for digest in digests:
             self._kept.pop(digest, None)
 
+    def keep(self) -> None:
+        return None
+
     def close(self) -> None:
         self._kept.clear()
 
@@ -75,11 +81,13 @@ class MemoryVectors:
 class VectorCache:
     """In a SQLite file; the oldest go first. Used by one thread. Raises sqlite3.Error.
 
-    What was dropped is overwritten in the file and its log, so that no bytes of it stay behind.
+    What was dropped is overwritten in the file and its log, so that no bytes of it stay behind. Of what was written last by a
+    process that died nobody knows whether its text was ever kept, so nobody could have it forgotten: that is dropped too.
     """
 
     def __init__(self, path: Path, rows: int = FILE_ROWS) -> None:
         self._rows = rows
+        self._writer = secrets.token_bytes(8)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._base = sqlite3.connect(path, isolation_level=None, timeout=5)
         try:
@@ -93,13 +101,25 @@ class VectorCache:
         (tables,) = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and mark != _APPLICATION:
             raise ForeignFile
+        alone = self._is_alone()
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON", f"application_id={_APPLICATION}"):
             self._base.execute(f"PRAGMA {pragma}").fetchall()
         self._base.execute("CREATE TABLE IF NOT EXISTS vectors (digest BLOB PRIMARY KEY, vector BLOB NOT NULL)")
+        self._base.execute("CREATE TABLE IF NOT EXISTS unsure (digest BLOB PRIMARY KEY, writer BLOB NOT NULL)")
         self._base.execute("CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), key BLOB NOT NULL)")
         self._base.execute("INSERT OR IGNORE INTO secret VALUES (1, ?)", (secrets.token_bytes(32),))
+        if alone and (left := [digest for (digest,) in self._base.execute("SELECT digest FROM unsure")]):
+            self.drop(left)
         key: bytes = self._base.execute("SELECT key FROM secret").fetchone()[0]
         return key
+
+    def _is_alone(self) -> bool:
+        """Only who is alone with a file can take it out of WAL mode."""
+        try:
+            (mode,) = self._base.execute("PRAGMA journal_mode=DELETE").fetchone()
+        except sqlite3.OperationalError:
+            return False
+        return bool(mode == "delete")
 
     def read(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
@@ -110,14 +130,20 @@ class VectorCache:
         return found
 
     def write(self, rows: Mapping[bytes, bytes]) -> None:
+        self._all("INSERT OR REPLACE INTO unsure VALUES (?, ?)", [(digest, self._writer) for digest in rows])
         self._all("INSERT OR REPLACE INTO vectors VALUES (?, ?)", list(rows.items()))
+        self._base.execute("DELETE FROM unsure WHERE rowid <= (SELECT max(rowid) FROM unsure) - ?", (UNSURE_ROWS,))
         self._base.execute("DELETE FROM vectors WHERE rowid <= (SELECT max(rowid) FROM vectors) - ?", (self._rows,))
 
     def drop(self, digests: Sequence[bytes]) -> None:
-        self._all("DELETE FROM vectors WHERE digest = ?", [(digest,) for digest in digests])
+        for table in ("vectors", "unsure"):
+            self._all(f"DELETE FROM {table} WHERE digest = ?", [(digest,) for digest in digests])
         (busy, *_) = self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise sqlite3.OperationalError("the log could not be emptied")
+
+    def keep(self) -> None:
+        self._base.execute("DELETE FROM unsure WHERE writer = ?", (self._writer,))
 
     def close(self) -> None:
         self._base.close()
@@ -222,7 +248,7 @@ class CachedEmbedder:
             return
         self._closed = True
         await self._embedder.close()
-        await self._off_loop(self._shut)
+        await self._off_loop(self._keep)
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _embed(self, texts: Sequence[str]) -> list[Vector]:
@@ -270,6 +296,14 @@ class CachedEmbedder:
         self._shut()
         if self._path is not None:
             _remove(self._path)
+
+    def _keep(self) -> None:
+        try:
+            if self._vectors is not None:
+                self._vectors.keep()
+        except sqlite3.Error as error:
+            return self._give_up(error)
+        self._shut()
 
     def _open(self) -> Vectors:
         if self._vectors is None:

@@ -152,17 +152,29 @@ def _told(view: _View) -> Iterator[str]:
 
 
 def _grounded(view: _View) -> Iterator[str]:
-    """Every word of a text comes from a memory of its lineage, which is part of the evidence: the stand-in cites all it uses."""
+    """Every word of a text comes from a memory of its lineage, which is part of the evidence: the stand-in cites all it uses.
+
+    But for a text that another observation had before: that may have come from there.
+    """
     for head in view.tables["observation"]:
         evidence = {row["memory"] for row in view.rows("evidence", observation=head["id"])}
         current = view.rows("lineage", observation=head["id"], number=head["version"], role="text")
-        if not {row["memory"] for row in current} <= evidence:
+        beyond = {row["memory"] for row in current} - evidence
+        if beyond and not beyond <= _said_by_others(view, head["id"]):
             yield f"observation {head['id']} was derived from memories that are no evidence of it"
     for version in view.tables["version"]:
         lineage = view.rows("lineage", observation=version["observation"], number=version["number"], role="text")
         sources = words(view.witness.texts[row["memory"]] for row in lineage if row["memory"] in view.witness.texts)
         if foreign := words([version["text"] or ""]) - sources:
             yield f"version {version['number']} of {version['observation']} holds {sorted(foreign)}, which its lineage does not"
+
+
+def _said_by_others(view: _View, observation: str) -> set[str]:
+    """Origins of its texts where others say, or have said, the very same: whose text was shown may have lent it."""
+    texts = {row["text"] for row in view.rows("version", observation=observation)} - {None}
+    told = [row for row in view.tables["version"] if row["text"] in texts and row["observation"] != observation]
+    lent = {(row["observation"], row["number"]) for row in told}
+    return {row["memory"] for row in view.rows("lineage", role="text") if (row["observation"], row["number"]) in lent}
 
 
 def _erased(view: _View) -> Iterator[str]:

@@ -79,7 +79,8 @@ class World:
             tables = read_ledger(self.ledger)
             for name in banks:
                 found += [f"{name}: {it}" for it in await violations(tables, parts.storage, name, self.witness(name))]
-                found += await self.cached(tombstoned(tables, name), self.witness(name))
+        for name in banks:  # closed: who opens the copy drops what a dead process may have left in it
+            found += await self.cached(tombstoned(tables, name), self.witness(name))
         return found
 
     async def look(self, bank: str, parts: Parts) -> None:
@@ -181,6 +182,18 @@ async def test_an_accepted_erasure_is_obeyed_at_once_and_settled_by_the_next_cha
         assert world.live(bank, steps, at, ["entomb", "delete"])[0] == KILLED
         assert len(tombstoned(read_ledger(world.ledger), bank)) == (at > 1)
         assert await world.recover(bank) == []
+
+
+@pytest.mark.parametrize(("seed", "steps"), [(253446, 12), (296123675, 17)])
+async def test_a_text_that_another_observation_had_before_may_come_from_there(world: World, seed: int, steps: int) -> None:
+    assert world.live("alice", list(islice(random_steps(seed, 0), steps)), None)[0] == 0
+    assert await world.recover("alice") == []
+
+
+async def test_what_is_erased_and_told_again_leaves_no_vector_if_it_is_not_kept(world: World) -> None:
+    assert world.live("alice", [*BELIEVED, {"do": "forget", "source": "a"}], None)[0] == 0
+    assert world.live("alice", [{"do": "retain", "items": [item(5, "c")]}], 2, ["embed"])[0] == KILLED
+    assert await world.recover("alice") == []
 
 
 @pytest.mark.parametrize("verb", ["commit", "put", "patch", "mark_applied", "flush", "close_applied"])

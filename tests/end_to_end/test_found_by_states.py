@@ -149,6 +149,21 @@ async def test_what_an_update_took_over_from_a_deleted_observation_goes_with_its
     assert await told(bank) == ["Every day in Ghent Mara bakes.", "She lives by a canal."]
 
 
+async def test_what_a_memory_says_in_its_own_words_stays_when_another_that_said_it_goes(bank: Bank, teller: Teller) -> None:
+    """The one that had said the same before is moved on by the very plan that hears it again."""
+    before = await teller.believe(HOME, source="a")
+    await bank.retain(["She has moved to a canal.", HOME], source="b")
+
+    def answer(batch: Batch) -> Proposal:
+        alias = next(c.alias for c in batch.candidates if c.observation.id == before.id)
+        return plan(update(alias, "Once in Ghent, Mara now lives by a canal.", "m1", change="state_change"), create(HOME, "m2"))
+
+    teller.say(answer)
+    await bank.consolidate()
+    await bank.forget(source="a")
+    assert await told(bank) == [HOME]
+
+
 async def test_what_is_being_erased_is_not_there_to_be_erased_again(bank: Bank) -> None:
     """As when the process died after the erasure was accepted, before the points were deleted."""
     (memory,) = (await bank.retain(HOME, source="a")).memories

@@ -159,6 +159,35 @@ async def test_the_file_holds_the_newest_rows(file: Path) -> None:
     await embedder.close()
 
 
+def test_what_was_written_last_goes_with_a_process_that_dies(file: Path) -> None:
+    before = VectorCache(file)
+    before.write({b"kept": b"vector 1"})
+    before.keep()
+    before.close()
+    dies = VectorCache(file)
+    dies.write({b"not kept": b"vector 2"})
+    dies.close()
+    again = VectorCache(file)
+    assert again.read([b"kept", b"not kept"]) == {b"kept": b"vector 1"}
+    assert b"vector 2" not in bytes_of(file)
+    again.close()
+
+
+def test_nothing_goes_with_a_process_that_lives(file: Path) -> None:
+    lives, comes = VectorCache(file), VectorCache(file)
+    lives.write({b"1": b"vector 1"})
+    comes.write({b"2": b"vector 2"})
+    comes.keep()
+    comes.close()
+    third = VectorCache(file)
+    assert third.read([b"1", b"2"]) == {b"1": b"vector 1", b"2": b"vector 2"}
+    third.close()
+    lives.close()
+    last = VectorCache(file)
+    assert last.read([b"1", b"2"]) == {b"2": b"vector 2"}
+    last.close()
+
+
 def test_memory_keeps_what_was_used_last() -> None:
     vectors = MemoryVectors(rows=2)
     vectors.write({b"a": b"1", b"b": b"2"})
