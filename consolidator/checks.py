@@ -347,7 +347,11 @@ def read_payload(payload: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def ranked(found: Iterable[Found], limit: int) -> list[Found]:
     """Best first. Scores that agree to six places are a tie, and ties go by id, so that every store gives one order."""
-    return sorted(found, key=lambda hit: (-round(hit.score, 6), hit.id))[:limit]
+    return sorted(found, key=_place)[:limit]
+
+
+def _place(hit: Found) -> tuple[int, str]:
+    return -int(hit.score * 1e6 + 0.5), hit.id
 
 
 def instant(value: str) -> datetime:

@@ -42,6 +42,7 @@ class RecallWeights(Value):
     """Weights of the parts of a score; 0 switches a part off. The addends are one set for chats and documents alike, measured.
 
     trend, confidence, recency bound a factor: 1 + weight * (value - 0.5). They are off until a benchmark supports them.
+    importance bounds one that is exactly 1 for what was never measured: see `feedback`.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -60,6 +61,7 @@ class RecallWeights(Value):
     trend: float = Field(default=0.0, ge=0, le=1)
     confidence: float = Field(default=0.0, ge=0, le=1)
     recency: float = Field(default=0.0, ge=0, le=1)
+    importance: float = Field(default=0.2, ge=0, le=1)
     recency_half_life: float = Field(default=90.0, gt=0, le=1e6)  # days
     depth: int = Field(default=70, ge=10, le=1000)  # candidates of each list
     beside: int = Field(default=30, ge=0, le=1000)  # first ones of each list whose neighbours are looked at, too
@@ -68,6 +70,14 @@ class RecallWeights(Value):
     floor: float = Field(default=0.1, ge=-1, le=1)  # cosine below which a candidate needs a shared word
     least: float = Field(default=0.2, ge=-1, le=1)  # where no cosine is higher, a hit has to have half of the question's words
     fresh: bool = True  # of two statements about the same thing the newer comes first
+
+
+class Worth(NamedTuple):
+    """What is believed of an item's importance: nats per token, in words, and how far above the bank's prior it signals."""
+
+    nats: float
+    told: str
+    signal: float
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -94,6 +104,7 @@ class Candidate:
     asks: bool = False  # it ends with a question mark
     timed: bool = False  # it has a word such as "yesterday"
     vector: Vector = field(default_factory=list)
+    worth: Worth | None = None
 
 
 class Standing(NamedTuple):
@@ -104,22 +115,13 @@ class Standing(NamedTuple):
     fused: float
 
 
-class Leg(NamedTuple):
-    """One list's share, before it is worth a `LegShare`: most candidates are never shown."""
-
-    rank: int | None
-    score: float
-    standardised: float
-    weight: float
-
-
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, eq=False)
 class Ranked:
     """A candidate with what its score is made of."""
 
     candidate: Candidate
-    dense: Leg
-    words: Leg
+    standing: Standing
+    weights: RecallWeights
     terms: list[tuple[str, float]]
     factors: list[tuple[str, str, float, float]]  # name, value, weight, multiplier
     base: float = 0.0
@@ -134,22 +136,26 @@ class Ranked:
     @property
     def fused(self) -> float:
         """What both lists say, without terms."""
-        return self.dense.standardised * self.dense.weight + self.words.standardised * self.words.weight
+        return self.standing.fused
 
     def weigh(self) -> None:
         """Make the score of its parts."""
-        self.base = self.fused + sum([share for _, share in self.terms])
+        self.base = self.standing[2] + sum([share for _, share in self.terms])
         self.score = logistic(self.base)
         if self.factors:
             self.score *= math.prod(multiplier for *_, multiplier in self.factors)
 
     @property
     def explanation(self) -> Explanation:
-        where = "memories" if self.candidate.kind == "memory" else "observations"
-        legs = (LegShare(leg=f"{where}.{name}", **leg._asdict()) for name, leg in (("dense", self.dense), ("words", self.words)))
+        c, stands, weights = self.candidate, self.standing, self.weights
+        where = "memories" if c.kind == "memory" else "observations"
+        legs = (
+            LegShare(leg=f"{where}.dense", rank=c.dense_rank, score=c.dense, standardised=stands.dense, weight=weights.dense),
+            LegShare(leg=f"{where}.words", rank=c.words_rank, score=c.words, standardised=stands.words, weight=weights.words),
+        )
         factors = (Factor(name=n, value=value, weight=weight, multiplier=by) for n, value, weight, by in self.factors)
         terms = (Term(name=name, share=share) for name, share in self.terms)
-        return Explanation(legs=tuple(legs), terms=tuple(terms), factors=tuple(factors), moved=self.moved)
+        return Explanation(legs=legs, terms=tuple(terms), factors=tuple(factors), moved=self.moved)
 
 
 def logistic(x: float) -> float:
@@ -253,14 +259,12 @@ def rank(
         standing = standings({c.id: (c.dense, c.words) for c in candidates}, weights)
     pool = [c for c in candidates if c.id in standing]
     structure = _Structure(pool, standing, weights, together=together, about=about, bits=bits, period=period)
+    factors = weights.trend or weights.confidence or weights.recency
     ranked = []
     for c in pool:
         stands = standing[c.id]
-        ranked.append(Ranked(
-            candidate=c, dense=Leg(c.dense_rank, c.dense, stands.dense, weights.dense),
-            words=Leg(c.words_rank, c.words, stands.words, weights.words), terms=structure.terms(c, stands.fused),
-            factors=list(_factors(c, weights, now)),
-        ))
+        told = list(_factors(c, weights, now)) if factors or c.worth else []
+        ranked.append(Ranked(c, stands, weights, structure.terms(c, stands.fused), told))
     return sorted(ranked, key=order_of)
 
 
@@ -308,7 +312,7 @@ class _Structure:
             spoken_of = self._about is not None and self._about in c.text
         else:
             if c.sequence is not None:
-                told += self._neighbours(c.source, c.sequence)
+                self._place(c.source, c.sequence, told)
             if c.asks:
                 told.append(("question", weights.question))
             if (above := self._cited.get(c.id, fused) - fused) > 0:
@@ -322,15 +326,16 @@ class _Structure:
             told.append((f"about {self._about}", self._spoken))
         return [(name, share) for name, share in told if share]
 
-    def _neighbours(self, source: str, sequence: int) -> Iterable[tuple[str, float]]:
-        weights, before, after = self._weights, (source, sequence - 1), (source, sequence + 1)
-        told = (
-            ("previous turn", weights.previous * self._places.get(before, 0.0)),
-            ("answers the previous turn", weights.answer * self._places[before] if before in self._questions else 0.0),
-            ("next turn", weights.next * self._places.get(after, 0.0)),
-            ("session", weights.session * self._sessions[source]),
-        )
-        return ((name, self._together * share) for name, share in told)
+    def _place(self, source: str, sequence: int, told: list[tuple[str, float]]) -> None:
+        """What the turns beside it say, and its session."""
+        weights, together, before = self._weights, self._together, (source, sequence - 1)
+        if beside := self._places.get(before):
+            told.append(("previous turn", together * weights.previous * beside))
+            if before in self._questions:
+                told.append(("answers the previous turn", together * weights.answer * beside))
+        if beside := self._places.get((source, sequence + 1)):
+            told.append(("next turn", together * weights.next * beside))
+        told.append(("session", together * weights.session * self._sessions[source]))
 
 
 def relevant(query: str, ranked: Sequence[Ranked], weights: RecallWeights) -> bool:
@@ -338,7 +343,7 @@ def relevant(query: str, ranked: Sequence[Ranked], weights: RecallWeights) -> bo
 
     On five LoCoMo conversations 0.4 % of their own questions are refused, and 90 % of questions about other things.
     """
-    if any(r.dense.score >= weights.least for r in ranked):
+    if any(r.candidate.dense >= weights.least for r in ranked):
         return True
     asked = stems(query)
     return any(2 * len(asked & stems(r.candidate.text)) >= len(asked) for r in ranked[:HEAD])
@@ -369,6 +374,8 @@ def _factors(c: Candidate, weights: RecallWeights, now: datetime) -> Iterable[tu
     if weights.recency:
         days = max(0.0, (now - c.time).total_seconds() / 86400)
         yield _factor("recency", f"{days:.0f} days", 0.5 ** (days / weights.recency_half_life), weights.recency)
+    if weights.importance and c.worth:
+        yield "importance", c.worth.told, weights.importance, 1 + weights.importance * c.worth.signal
 
 
 def _factor(name: str, told: str, value: float, weight: float) -> tuple[str, str, float, float]:

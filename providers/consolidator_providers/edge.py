@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast
 
 from consolidator import checks
@@ -30,6 +31,7 @@ from consolidator_providers.edge_shard import Shard, Writer
 from consolidator_providers.store_record import refuse_other
 
 T = TypeVar("T")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 Durability = Literal["process", "power"]
 Fields = bool | list[str]
 
@@ -294,7 +296,7 @@ def _found(hit: q.ScoredPoint) -> Found:
 
 
 def _bare(hit: q.ScoredPoint) -> Found:
-    return Found(str(hit.id), hit.score, {})
+    return Found(str(hit.id), hit.score, NOTHING)
 
 
 def _point(id: str, record: q.Record, payload: dict[str, Any]) -> Point:

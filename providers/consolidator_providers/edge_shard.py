@@ -6,6 +6,8 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -36,9 +38,10 @@ class Writer:
 
     async def run(self, job: Callable[[], T]) -> T:
         """Run the job to its end, even when the caller is cancelled meanwhile."""
-        waiting = asyncio.wrap_future(self.submit(job))
-        waiting.add_done_callback(_look)
-        return await asyncio.shield(waiting)
+        submitted, loop = self.submit(job), asyncio.get_running_loop()
+        waiting: asyncio.Future[T] = loop.create_future()
+        submitted.add_done_callback(partial(_tell, loop, waiting))  # the bridge of asyncio costs more than most reads
+        return await waiting
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
         if os.getpid() != self._process:  # a forked child has the shard's memory without its threads: it would hang
@@ -52,9 +55,18 @@ class Writer:
         self._executor.shutdown(wait=False)
 
 
-def _look(waiting: asyncio.Future[Any]) -> None:
-    if not waiting.cancelled():
-        waiting.exception()  # a caller that was cancelled will not fetch it
+def _tell(loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[T], done: Future[T]) -> None:
+    with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+        loop.call_soon_threadsafe(_hand_over, waiting, done)
+
+
+def _hand_over(waiting: asyncio.Future[T], done: Future[T]) -> None:
+    if waiting.cancelled():
+        return
+    if (error := done.exception()) is not None:
+        waiting.set_exception(error)
+    else:
+        waiting.set_result(done.result())
 
 
 class Shard:
