@@ -160,6 +160,38 @@ class BadReply(ModelError):
         self.reply = reply  # never logged: it may echo memories
 
 
+class ScoringError(ConsolidatorError):
+    """Nothing was measured: what is unknown stays unknown."""
+
+    retryable = False
+
+
+class ScoringUnsupported(ScoringError):
+    """The endpoint cannot give the log-probability of a given text."""
+
+
+class ScoringMisaligned(ScoringError):
+    """The endpoint's numbers do not belong to the tokens that were asked for."""
+
+
+class ScoringRejected(ScoringError):
+    """The endpoint refuses this item."""
+
+
+class ContextTooLong(ScoringError):
+    """The response and its question are longer than the model reads."""
+
+
+class ScoringUnavailable(ScoringError):
+    """The endpoint cannot be reached, or is busy; repeating is safe."""
+
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds, where the endpoint said so
+
+
 def place_of(error: BaseException) -> str:
     """Where a defect shows, for logs: never what the error says, for that may quote a memory."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -10,7 +10,7 @@ from consolidator.models import Time, Value
 TURN_PACE = timedelta(seconds=20)  # where a transcript dates only its sessions
 
 
-class Turn(Value):
+class Utterance(Value):
     speaker: str
     text: str
 
@@ -18,7 +18,7 @@ class Turn(Value):
 class Session(Value):
     source: str
     start: Time
-    turns: tuple[Turn, ...]
+    turns: tuple[Utterance, ...]
 
     def items(self) -> Iterator[dict[str, object]]:
         """The turns as `retain` takes them."""

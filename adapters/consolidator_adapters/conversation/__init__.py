@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from consolidator.models import Value
-from consolidator.records import Session, Turn
+from consolidator.records import Session, Utterance
 
 Category = Literal["single", "multi", "temporal", "update", "preference", "number", "correction", "plan", "name", "forgotten"]
 
@@ -52,7 +52,7 @@ class Conversation(Value):
     sessions: tuple[Session, ...]
     places: dict[str, str]  # where each session took place
 
-    def turn(self, name: str) -> Turn:
+    def turn(self, name: str) -> Utterance:
         """Raises KeyError for a turn that is not there."""
         source, sequence = place(name)
         for session in self.sessions:
