@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+from consolidator.errors import ScoringError
 from consolidator.ledgers import Ledger as Ledger
 from consolidator.models import Vector
 from consolidator.proposals import Batch, Proposal
+from consolidator.transcripts import Scored, ScoringAbility, Target, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,7 @@ class Leg:
     payload: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     id: str
     score: float
     payload: Mapping[str, Any]
@@ -282,6 +283,33 @@ class ChatModel(Protocol):
 
     async def complete(self, messages: Sequence[Message], *, schema: Mapping[str, Any], max_tokens: int) -> Completion:
         """One reply, whole; the text is not promised to be valid. Raises the ModelError that fits."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class LogprobModel(Protocol):
+    """A model that tells how likely a given text is to it.
+
+    Owns its retries. Equal targets get equal numbers, up to the noise of its arithmetic. No text of a target is logged.
+    """
+
+    async def verify(self) -> ScoringAbility:
+        """Prove, by asking, that its numbers belong to the tokens of the response; what it can do. Costs a few calls.
+
+        Raises ScoringUnsupported, ScoringMisaligned; ScoringUnavailable, also once it is closed.
+        """
+        ...
+
+    async def count_tokens(self, turns: Sequence[Turn]) -> list[int]:
+        """Of each turn, with what the template puts around it. Raises ScoringError before `verify` has passed."""
+        ...
+
+    async def score(self, targets: Sequence[Target]) -> list[Scored | ScoringError]:
+        """One for each target, in order: its number, or why there is none. A turn without any segment is not sent.
+
+        Raises ScoringUnsupported when nothing at all can be said, and ScoringError before `verify` has passed.
+        """
         ...
 
     async def close(self) -> None: ...

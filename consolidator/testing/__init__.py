@@ -11,9 +11,10 @@ from consolidator.testing.models import (
     open_overlap_reranker,
 )
 from consolidator.testing.proposers import ScriptedProposer
+from consolidator.testing.scorers import ScriptedScorer
 from consolidator.testing.stores import MemoryStorage
 
 __all__ = [
     "HashEmbedder", "ManualClock", "MemoryStorage", "OverlapReranker", "ScriptedChatModel", "ScriptedProposer",
-    "open_hash_embedder", "open_overlap_reranker",
+    "ScriptedScorer", "open_hash_embedder", "open_overlap_reranker",
 ]
