@@ -19,7 +19,7 @@ from consolidator.ports import Point
 Kind = Literal[
     "stuck", "unfinished", "open_plans", "lost", "missing", "erased", "unconsumed", "uncited", "ineffective", "reopened",
     "revision", "state", "unattended", "no_reason", "unknown", "absent", "differs", "husk", "proof", "versions", "twice",
-    "unexplained", "orphan", "lineage", "scope", "bank",
+    "unexplained", "orphan", "lineage", "scope", "bank", "stray_importance",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WARNINGS: frozenset[Kind] = frozenset({"no_reason"})
@@ -80,7 +80,7 @@ def violations(
     books = _books(tables, bank, memories, observations)
     rules = (
         _unfinished, _rested, _named, _consumed, _in_line, _set_aside, _agreeing, _husks, _proven, _versions, _owned, _derived,
-        _at_home,
+        _at_home, _forgotten, _measured,
     )
     told = [*_kept(books, acknowledged), *_attended(books, now - limit), *(it for rule in rules for it in rule(books))]
     return [Violation(kind=kind, what=what) for kind, what in told]
@@ -139,8 +139,7 @@ def _unfinished(books: _Books) -> Told:
 
 
 def _rested(books: _Books) -> Told:
-    planned = sum(row["state"] == "planned" for row in books.tables["intent"])
-    if planned > 1:
+    if (planned := sum(row["state"] == "planned" for row in books.tables["intent"])) > 1:
         yield "open_plans", f"{planned} plans are open at once"
 
 
@@ -335,10 +334,16 @@ def _owned(books: _Books) -> Told:
         "entry of the journal": {str(row["seq"]) for row in books.tables["cites"] if row["seq"] not in entries},
         "observation": {*books.evidence, *books.versions} - books.heads.keys(),
         "version": {f"{id}/{number}" for id, number in books.lineage.keys() - numbers},
+        "transcript": _ids(books, "showing", "transcript") - _ids(books, "transcript", "id"),
+        "score": _ids(books, "member", "score") - _ids(books, "score", "seq"),
     }
     for what, ids in stray.items():
         for id in sorted(ids):
             yield "orphan", f"rows belong to the {what} {id}, which is not there"
+
+
+def _ids(books: _Books, table: str, column: str) -> set[str]:
+    return {str(row[column]) for row in books.tables[table]}
 
 
 def _derived(books: _Books) -> Told:
@@ -356,6 +361,32 @@ def _derived(books: _Books) -> Told:
             if foreign := lineage - known - read.get((id, row["number"]), set()):
                 yield "lineage", f"version {row['number']} of observation {id} is derived from {min(foreign)}, no evidence of it"
             known |= lineage
+
+
+# importance
+
+
+def _forgotten(books: _Books) -> Told:
+    """No transcript and no measurement names what was erased."""
+    gone = books.gone | {id for id, head in books.heads.items() if head["state"] == "erased"}
+    for table, what in (("showing", "transcript"), ("member", "score"), ("importance", "unit")):
+        for row in books.tables[table]:
+            if row["item"] in gone:
+                yield "erased", f"{table} names {row['item']} with the {what} {row[what]}, and that was erased"
+
+
+def _measured(books: _Books) -> Told:
+    """What was measured was measured of something, and what has an importance has a score in the same unit."""
+    units = {row["seq"]: row["unit"] for row in books.tables["score"]}
+    known = books.memories.keys() | books.heads.keys() | books.going | books.gone
+    scored = {(row["item"], units.get(row["score"])) for row in books.tables["member"]}
+    for item in sorted((_ids(books, "member", "item") | _ids(books, "importance", "item")) - known):
+        yield "stray_importance", f"there is a score or an importance of {item}, which is no memory and no observation"
+    for row in books.tables["importance"]:
+        if (row["item"], row["unit"]) not in scored:
+            yield "stray_importance", f"{row['item']} has an importance in {row['unit']}, and no score"
+    for seq in sorted(units.keys() - {row["score"] for row in books.tables["member"]}):
+        yield "stray_importance", f"the score {seq} is of no item"
 
 
 def _at_home(books: _Books) -> Told:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from consolidator.models import Receipt
 from consolidator.plans import Breaker, Entry, History, Intent, Lease, Parked, Spent, Standing, Tombstone
+from consolidator.transcripts import Importance, Score, Transcript
 
 
 class Ledger(Protocol):
@@ -137,7 +138,11 @@ class Ledger(Protocol):
         ...
 
     async def entomb(self, receipt: Receipt, memory_ids: Sequence[str]) -> None:
-        """Open tombstones and keep the receipt, in one step: the point of no return of an erasure."""
+        """Open tombstones and keep the receipt, in one step: the point of no return of an erasure.
+
+        Transcripts that show one of them go with it, and the scores whose group has one, with the importance of every item of
+        such a group. The same holds for an observation, when a plan that erases it, or gives it an older text, is committed.
+        """
         ...
 
     async def consumed_by(self, intent_id: str) -> list[str]:
@@ -190,6 +195,53 @@ class Ledger(Protocol):
 
     async def deleted_since(self, bank: str, since: datetime) -> int:
         """How many observations consolidation has deleted, by the journal; those merged into others are not lost."""
+        ...
+
+    # importance: what was measured, and what waits to be
+
+    async def keep_transcript(self, bank: str, transcript: Transcript) -> bool:
+        """Queue a transcript to be scored, in the place of what was kept of it before, whether scored or not. False: it shows
+        a memory with a tombstone, or is closed and kept already with as many turns; nothing was written.
+        """
+        ...
+
+    async def transcripts(self, bank: str, *, waiting_only: bool = True, limit: int = 100) -> list[Transcript]:
+        """The oldest `at` first."""
+        ...
+
+    async def unscored(self) -> list[str]:
+        """Banks with a transcript that waits."""
+        ...
+
+    async def transcript_scored(self, bank: str, transcript: Transcript) -> None:
+        """It waits no longer, unless more was added to it meanwhile; one that is closed is dropped with its text."""
+        ...
+
+    async def keep_scores(
+        self, bank: str, scores: Sequence[Score], step: Callable[[Importance | None, Score, str], Importance]
+    ) -> list[Score]:
+        """Keep measurements and move the state of each of their items by a pure function of what it was, the score and the item,
+        in one step; those that were new. One with a key that is kept already moves nothing; one whose group or context shows
+        a memory with a tombstone, or an erased observation, is not kept. A score that does not count is kept, and moves nothing.
+        """
+        ...
+
+    async def scores(
+        self, bank: str, *, item: str | None = None, keys: Sequence[str] | None = None, limit: int = 100
+    ) -> list[Score]:
+        """The newest first: of an item, or those with one of these keys. `context` is empty."""
+        ...
+
+    async def importances(self, bank: str, unit: str, items: Sequence[str] | None = None) -> dict[str, Importance]:
+        """Of these items, or of all in the bank; those that were never measured in this unit are left out."""
+        ...
+
+    async def score_units(self, bank: str) -> dict[str, tuple[int, float]]:
+        """The units in which something of the bank was measured: how many items, and the mean of their means."""
+        ...
+
+    async def scoring(self, bank: str) -> dict[str, int]:
+        """How many `transcripts` wait, `scores` are kept, and `items` have one."""
         ...
 
     async def spent(self, bank: str) -> dict[str, int]:

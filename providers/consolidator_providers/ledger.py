@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, insert, select, update
 
 from consolidator.models import Receipt
 from consolidator.plans import Breaker, Entry, History, Intent, Lease, Parked, Spent, Standing, Tombstone
+from consolidator.transcripts import Importance, Score, Transcript
 from consolidator_providers import ledger_counts as counts
 from consolidator_providers import ledger_migrations as migrations
 from consolidator_providers import ledger_plans as plans
@@ -22,6 +23,7 @@ from consolidator_providers import ledger_queue as queue
 from consolidator_providers import ledger_reading as reading
 from consolidator_providers import ledger_rows as rows
 from consolidator_providers import ledger_schema as t
+from consolidator_providers import ledger_scores as scored
 from consolidator_providers.ledger_beats import Heartbeats
 from consolidator_providers.ledger_database import Database
 from consolidator_providers.ledger_engines import backend
@@ -35,13 +37,20 @@ async def open_ledger(*, url: str, now: Callable[[], float] = time.time) -> SqlL
 
     now: the clock of a SQLite ledger, in seconds; PostgreSQL has its own.
     """
-    ledger = SqlLedger(Database(backend(url, now)))
+    return await created(SqlLedger(Database(backend(url, now))))
+
+
+async def created(ledger: L) -> L:
+    """With its tables; closed where that fails."""
     try:
         await ledger.create()
     except BaseException:
         await ledger.close()
         raise
     return ledger
+
+
+L = TypeVar("L", bound="SqlLedger")
 
 
 class SqlLedger:
@@ -207,6 +216,41 @@ class SqlLedger:
 
     async def deleted_since(self, bank: str, since: datetime) -> int:
         return await self._db.read(lambda db: reading.deleted_since(db, bank, since))
+
+    # importance
+
+    async def keep_transcript(self, bank: str, transcript: Transcript) -> bool:
+        await self.bank_key(bank)
+        return await self._db.write(lambda db: scored.keep_transcript(db, bank, transcript))
+
+    async def transcripts(self, bank: str, *, waiting_only: bool = True, limit: int = 100) -> list[Transcript]:
+        return await self._db.read(lambda db: scored.transcripts(db, bank, limit, waiting_only=waiting_only))
+
+    async def unscored(self) -> list[str]:
+        return await self._db.read(scored.unscored)
+
+    async def transcript_scored(self, bank: str, transcript: Transcript) -> None:
+        await self._db.write(lambda db: scored.transcript_scored(db, bank, transcript))
+
+    async def keep_scores(
+        self, bank: str, scores: Sequence[Score], step: Callable[[Importance | None, Score, str], Importance]
+    ) -> list[Score]:
+        await self.bank_key(bank)
+        return await self._db.write(lambda db: scored.keep_scores(db, bank, scores, step))
+
+    async def scores(
+        self, bank: str, *, item: str | None = None, keys: Sequence[str] | None = None, limit: int = 100
+    ) -> list[Score]:
+        return await self._db.read(lambda db: scored.scores(db, bank, item, keys, limit))
+
+    async def importances(self, bank: str, unit: str, items: Sequence[str] | None = None) -> dict[str, Importance]:
+        return await self._db.read(lambda db: scored.importances(db, bank, unit, items))
+
+    async def score_units(self, bank: str) -> dict[str, tuple[int, float]]:
+        return await self._db.read(lambda db: scored.score_units(db, bank))
+
+    async def scoring(self, bank: str) -> dict[str, int]:
+        return await self._db.read(lambda db: scored.scoring(db, bank))
 
     # what stands there
 

@@ -35,7 +35,30 @@ FROM_1 = (
     "at DATETIME NOT NULL, PRIMARY KEY (bank, digest))",
     "CREATE INDEX handed_by_bank ON handed (bank, seq)",
 )
-MIGRATIONS = {1: FROM_1}
+FROM_2 = (
+    "CREATE TABLE transcript (id TEXT NOT NULL, bank VARCHAR(128) NOT NULL, turns INTEGER NOT NULL, closed BOOLEAN NOT NULL, "
+    "waiting BOOLEAN NOT NULL, body TEXT NOT NULL, at {time} NOT NULL, PRIMARY KEY (id, bank))",
+    "CREATE INDEX transcript_by_bank ON transcript (bank, waiting, at)",
+    "CREATE TABLE showing (item VARCHAR(128) NOT NULL, transcript TEXT NOT NULL, bank VARCHAR(128) NOT NULL, "
+    "PRIMARY KEY (item, transcript, bank))",
+    "CREATE INDEX showing_by_transcript ON showing (transcript)",
+    "CREATE TABLE score (seq {serial} NOT NULL, bank VARCHAR(128) NOT NULL, digest VARCHAR(64) NOT NULL, unit TEXT NOT NULL, "
+    "response TEXT NOT NULL, value {double} NOT NULL, tokens BIGINT NOT NULL, how VARCHAR(16) NOT NULL, share {double} NOT NULL, "
+    "counts BOOLEAN NOT NULL, at {time} NOT NULL, PRIMARY KEY (seq), UNIQUE (digest))",
+    "CREATE INDEX score_by_bank ON score (bank, at)",
+    "CREATE TABLE member (score INTEGER NOT NULL, item VARCHAR(128) NOT NULL, bank VARCHAR(128) NOT NULL, "
+    "position INTEGER NOT NULL, PRIMARY KEY (score, item))",
+    "CREATE INDEX member_by_item ON member (item)",
+    "CREATE TABLE importance (item VARCHAR(128) NOT NULL, unit TEXT NOT NULL, bank VARCHAR(128) NOT NULL, "
+    "mean {double} NOT NULL, n {double} NOT NULL, tokens BIGINT NOT NULL, maximum {double} NOT NULL, "
+    "last_scored {time} NOT NULL, updates INTEGER NOT NULL, PRIMARY KEY (item, unit, bank))",
+    "CREATE INDEX importance_by_unit ON importance (bank, unit, mean)",
+)
+MIGRATIONS = {1: FROM_1, 2: FROM_2}
+TYPES = {
+    "sqlite": {"time": "DATETIME", "double": "FLOAT", "serial": "INTEGER"},
+    "postgresql": {"time": "TIMESTAMP WITH TIME ZONE", "double": "FLOAT(53)", "serial": "SERIAL"},
+}
 
 
 def bring_up(db: Connection) -> None:
@@ -51,6 +74,6 @@ def bring_up(db: Connection) -> None:
         raise NewerFormat(f"the ledger has format {found}, this version knows {known}; install a newer consolidator")
     for version in range(found, t.SCHEMA_VERSION):
         for statement in MIGRATIONS[version]:
-            db.exec_driver_sql(statement)
+            db.exec_driver_sql(statement.format(**TYPES[db.dialect.name]))
     if found < t.SCHEMA_VERSION:
         db.execute(update(t.meta).where(row).values(value=str(t.SCHEMA_VERSION)))

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from consolidator.errors import Conflict, ErasedMeanwhile, LeaseLost, StaleVersion
-from consolidator.models import MemoryState, Receipt
+from consolidator.models import MemoryState, ObservationState, Receipt
 from consolidator.plans import Change, Intent, Lease, Tombstone
 from consolidator_providers import ledger_queue as queue
 from consolidator_providers import ledger_rows as rows
@@ -32,7 +32,16 @@ def commit(db: Connection, intent: Intent, lease: Lease) -> int:
     done = [mark.memory_id for mark in intent.marks if mark.state is MemoryState.DONE]
     for part in rows.chunks(done):  # what is digested has not failed
         db.execute(delete(t.parked).where(t.parked.c.bank == intent.bank, t.parked.c.memory.in_(part)))
+    if intent.kind == "forget":
+        _unscore(db, intent)
     return scrubbed + rows.scrub(db, intent.bank, intent.erased)
+
+
+def _unscore(db: Connection, intent: Intent) -> None:
+    """What was measured of an observation is not true of another text, and a purged one may stand in transcripts."""
+    other = [c for c in intent.changes if c.version is not None or c.after.state is ObservationState.ERASED]
+    rows.drop_scores(db, intent.bank, [change.after.id for change in other])
+    rows.drop_transcripts(db, intent.bank, [change.after.id for change in (*other, *(c for c in intent.changes if c.purge))])
 
 
 def _freeze(db: Connection, intent: Intent, lease: Lease) -> None:
@@ -91,6 +100,9 @@ def entomb(db: Connection, receipt: Receipt, memory_ids: Sequence[str]) -> None:
     new = [memory for memory in dict.fromkeys(memory_ids) if memory not in known]
     rows.insert_all(db, t.tombstone, ({"memory": memory, **shared} for memory in new))
     db.execute(insert(t.receipt), _receipt_row(receipt))
+    told = [id for part in rows.chunks(memory_ids) for id in db.scalars(rows.derived(receipt.bank, part))]
+    rows.drop_transcripts(db, receipt.bank, [*memory_ids, *told, *receipt.digests])
+    rows.drop_scores(db, receipt.bank, memory_ids)
 
 
 def settle(db: Connection, receipt: Receipt) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, Table, func, select
 
 from consolidator.plans import Spent
+from consolidator.transcripts import Transcript
 from consolidator_providers import ledger_schema as t
+from consolidator_providers import ledger_scores as scored
 
 NEVER_TOLD = {("bank", "key"), ("version", "vector")}
 
 
 def read_texts(db: Connection, bank: str) -> Iterable[tuple[str, str]]:
-    """Every text of a bank with its place, `table/key/column`."""
+    """Every text of a bank with its place, `table/key/column`; of a transcript, each piece that may stand alone elsewhere."""
     of_bank = select(t.observation.c.id).where(t.observation.c.bank == bank)
     versions = select(t.version.c.observation, t.version.c.number, t.version.c.text, t.version.c.reason)
     for row in db.execute(versions.where(t.version.c.observation.in_(of_bank))):
@@ -28,6 +30,8 @@ def read_texts(db: Connection, bank: str) -> Iterable[tuple[str, str]]:
         yield from _filled(f"bank/{row.id}", last_error=row.last_error, paused=row.paused)
     for plan, body in db.execute(select(t.intent.c.id, t.intent.c.body).where(t.intent.c.bank == bank)):
         yield from _filled(f"intent/{plan}", body=body)
+    for id, body in db.execute(select(t.transcript.c.id, t.transcript.c.body).where(t.transcript.c.bank == bank)):
+        yield from ((f"transcript/{id}", text) for text in scored.said(Transcript.model_validate_json(body)))
 
 
 def _filled(place: str, **columns: str | None) -> Iterable[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, insert, or_, select, tuple_, update
 
@@ -15,9 +15,10 @@ from consolidator_providers import ledger_schema as t
 CHUNK = 500  # bound parameters in one statement
 
 Rows = Sequence[Row[Any]]
+K = TypeVar("K", str, int)
 
 
-def chunks(ids: Iterable[str]) -> Iterable[list[str]]:
+def chunks(ids: Iterable[K]) -> Iterable[list[K]]:
     known = list(dict.fromkeys(ids))
     for start in range(0, len(known), CHUNK):
         yield known[start : start + CHUNK]
@@ -109,6 +110,29 @@ def _rows_with(role: str, memories: Sequence[str]) -> Any:
 def _untell(db: Connection, bank: str, seqs: Any, holding: Any, **values: None) -> int:
     told = update(t.journal).where(t.journal.c.bank == bank, t.journal.c.seq.in_(seqs), holding)
     return db.execute(told.values(**values)).rowcount
+
+
+def drop_transcripts(db: Connection, bank: str, items: Iterable[str]) -> None:
+    """Those that show one of these, with their texts. items: ids, and keyed digests of lines."""
+    s, shown = t.showing.c, set[str]()
+    for part in chunks(items):
+        shown.update(db.scalars(select(s.transcript).where(s.item.in_(part), in_bank(t.showing, bank))))
+    for part in chunks(shown):
+        db.execute(delete(t.showing).where(s.transcript.in_(part), in_bank(t.showing, bank)))
+        db.execute(delete(t.transcript).where(t.transcript.c.id.in_(part), in_bank(t.transcript, bank)))
+
+
+def drop_scores(db: Connection, bank: str, items: Sequence[str]) -> None:
+    """Those whose group has one of these, with the importance of every item of such a group."""
+    m, scores, moved = t.member.c, set[int](), set(items)
+    for part in chunks(items):
+        scores.update(db.scalars(select(m.score).where(m.item.in_(part), in_bank(t.member, bank))))
+    for seqs in chunks(scores):
+        moved.update(db.scalars(select(m.item).where(m.score.in_(seqs))))
+        db.execute(delete(t.member).where(m.score.in_(seqs)))
+        db.execute(delete(t.score).where(t.score.c.seq.in_(seqs)))
+    for part in chunks(moved):
+        db.execute(delete(t.importance).where(t.importance.c.item.in_(part), in_bank(t.importance, bank)))
 
 
 def write_entries(db: Connection, entries: Iterable[Entry]) -> None:
@@ -203,6 +227,12 @@ def read_tellers(db: Connection, bank: str, memories: Sequence[str]) -> list[tup
 def in_bank(table: Table, bank: str) -> ColumnElement[bool]:
     """For rows that are named by their keys besides: no index serves this, so that none is chosen that reads the whole bank."""
     return table.c.bank.concat("") == bank
+
+
+def derived(bank: str, ids: Sequence[str]) -> Any:
+    """Observations with a text, of any version, that was derived from one of these memories."""
+    told = select(t.lineage.c.observation).where(t.lineage.c.memory.in_(ids), t.lineage.c.role == "text")
+    return select(t.observation.c.id).where(t.observation.c.id.in_(told), in_bank(t.observation, bank))
 
 
 def naming(bank: str, ids: Sequence[str]) -> Any:

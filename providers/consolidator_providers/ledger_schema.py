@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from consolidator.models import Vector
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Utc(TypeDecorator[datetime]):
@@ -69,6 +69,7 @@ class Told(TypeDecorator[str]):
 tables = MetaData()
 Id = String(128)
 Seconds = Float(53)  # bits: a time of today to the microsecond
+Nats = Float(53)
 Json = JSON(none_as_null=True)
 PLANNED = text("state = 'planned'")
 
@@ -258,4 +259,65 @@ handed = Table(
     Column("seq", BigInteger, nullable=False),  # the newest has the highest
     Column("at", Utc, nullable=False),
     Index("handed_by_bank", "bank", "seq"),
+)
+
+# importance: what waits to be scored, what was measured, what it comes to
+
+transcript = Table(
+    "transcript", tables,
+    Column("id", Told, primary_key=True),  # chosen by callers, so that two banks may have the same
+    Column("bank", Id, primary_key=True),
+    Column("turns", Integer, nullable=False),
+    Column("closed", Boolean, nullable=False),
+    Column("waiting", Boolean, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("at", Utc, nullable=False),
+    Index("transcript_by_bank", "bank", "waiting", "at"),
+)
+
+showing = Table(
+    "showing", tables,
+    Column("item", Id, primary_key=True),  # its id; or the keyed digest of a line, by which an erased text is found
+    Column("transcript", Told, primary_key=True),
+    Column("bank", Id, primary_key=True),
+    Index("showing_by_transcript", "transcript"),
+)
+
+score = Table(
+    "score", tables,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("bank", Id, nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),  # of bank and key: a measurement is kept once
+    Column("unit", Text, nullable=False),
+    Column("response", Told, nullable=False),
+    Column("value", Nats, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("how", String(16), nullable=False),
+    Column("share", Nats, nullable=False),
+    Column("counts", Boolean, nullable=False),
+    Column("at", Utc, nullable=False),
+    Index("score_by_bank", "bank", "at"),
+)
+
+member = Table(
+    "member", tables,  # the items of a score's group
+    Column("score", Integer, primary_key=True, autoincrement=False),
+    Column("item", Id, primary_key=True),
+    Column("bank", Id, nullable=False),
+    Column("position", Integer, nullable=False),
+    Index("member_by_item", "item"),
+)
+
+importance = Table(
+    "importance", tables,
+    Column("item", Id, primary_key=True),
+    Column("unit", Text, primary_key=True),
+    Column("bank", Id, primary_key=True),
+    Column("mean", Nats, nullable=False),
+    Column("n", Nats, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("maximum", Nats, nullable=False),
+    Column("last_scored", Utc, nullable=False),
+    Column("updates", Integer, nullable=False),
+    Index("importance_by_unit", "bank", "unit", "mean"),  # covers what each recall reads of a whole bank
 )

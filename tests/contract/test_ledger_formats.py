@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from array import array
 from contextlib import closing
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import NullPool, create_engine, inspect
 
 from consolidator.errors import LedgerError
 from consolidator.models import MemoryState
 from consolidator.plans import Intent, MemoryMark, Spent
 from consolidator.testing.ledger_contract import AT, BANK, change, entry, intent, observation, receipt
+from consolidator.testing.ledger_scores_contract import UNIT, measured, score, transcript
 from consolidator_providers.ledger import open_ledger
+from tests.postgres import PostgresServer
 
 # as version 0.1 of the package made it
 VERSION_1 = """
@@ -65,6 +69,7 @@ CREATE TABLE lineage (observation VARCHAR(128) NOT NULL, number INTEGER NOT NULL
 CREATE INDEX lineage_by_memory ON lineage (memory);
 INSERT INTO meta VALUES ('schema', '1');
 """
+FORMATS = Path(__file__).parent / "formats"
 KEY = bytes(range(32))
 CLOSED = intent("i0", calls=2, prompt_tokens=100, reply_tokens=10)
 OPEN = intent(
@@ -188,3 +193,71 @@ async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     ledger = await open_ledger(url=f"sqlite:///{path}")
     assert len(await ledger.parked(BANK)) == 2
     await ledger.close()
+
+
+# from version 2 on also in PostgreSQL
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def urls(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """Of a database in format 2, and of an empty one."""
+    told = (FORMATS / f"2_{request.param}.sql").read_text()
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        old, new = server.new_schema(), server.new_schema()
+    else:
+        old, new = (f"sqlite:///{tmp_path / name}.db" for name in ("old", "new"))
+    _run(old, [*told.split(";\n"), *VERSION_2_ROWS])
+    return old, new
+
+
+VERSION_2_ROWS = (
+    f"INSERT INTO tombstone VALUES ('m9', '{BANK}', 'r1', {{yes}})",
+    f"INSERT INTO handed VALUES ('{BANK}', 'd', 1, '{AT:%Y-%m-%d %H:%M:%S.%f}')",
+    f"INSERT INTO spend VALUES ('{BANK}', '{AT:%Y-%m-%d}', 2, 100, 10)",
+)
+
+
+def _run(url: str, statements: list[str]) -> None:
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
+    yes = "true" if engine.dialect.name == "postgresql" else "1"
+    with engine.begin() as db:
+        for statement in filter(str.strip, statements):
+            db.exec_driver_sql(statement.replace("{yes}", yes))
+
+
+async def test_all_that_stood_in_version_2_is_there_and_importance_beside_it(urls: tuple[str, str]) -> None:
+    ledger = await open_ledger(url=urls[0])
+    assert [stone.memory_id for stone in await ledger.tombstones(BANK, open_only=True)] == ["m9"]
+    assert await ledger.handed_out(BANK, ["d"]) == {"d"}
+    assert await ledger.spent_on(BANK, f"{AT:%Y-%m-%d}") == Spent(calls=2, prompt_tokens=100, reply_tokens=10)
+    assert await ledger.keep_transcript(BANK, transcript("t1", "m1"))
+    assert await measured(ledger, score("m1"), score("m9")) == [score("m1")]
+    assert await ledger.score_units(BANK) == {UNIT: (1, 0.5)}
+    assert (await ledger.describe())["schema"] == "3"
+    await ledger.close()
+
+
+async def test_of_several_that_open_version_2_one_brings_it_forward(urls: tuple[str, str]) -> None:
+    opened = await asyncio.gather(*(open_ledger(url=url) for url in (urls[0], urls[0], urls[0], urls[1])))
+    for ledger in opened:
+        await ledger.close()
+    assert _inspected(urls[0]) == _inspected(urls[1])
+
+
+def _inspected(url: str) -> dict[str, Any]:
+    """Columns with type, obligation and default, keys and indexes of every table."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
+    with engine.connect() as db:
+        seen = inspect(db)
+        shape: dict[str, Any] = {"format": db.exec_driver_sql("SELECT value FROM meta").scalar()}
+        for table in sorted(seen.get_table_names()):
+            columns = {c["name"]: (str(c["type"]), c["nullable"], _default(c["default"])) for c in seen.get_columns(table)}
+            indexes = {(i["name"], tuple(i["column_names"]), i["unique"]) for i in seen.get_indexes(table)}
+            shape[table] = columns, seen.get_pk_constraint(table)["constrained_columns"], indexes
+        return shape
+
+
+def _default(told: str | None) -> str | None:
+    """Without the schema that a sequence stands in."""
+    return "a sequence" if told and told.startswith("nextval") else told

@@ -19,7 +19,9 @@ from consolidator.errors import InvalidSettings, LedgerError, MissingProvider, N
 from consolidator.ports import Ledger
 from consolidator.testing.ledger_contract import BANK, LedgerContract, change, intent, observation
 from consolidator.testing.ledger_queue_contract import LedgerQueueContract
+from consolidator.testing.ledger_scores_contract import UNIT, LedgerScoresContract, measured, score, transcript
 from consolidator_providers.ledger import open_ledger
+from consolidator_providers.ledger_alone import open_alone_ledger
 from tests.postgres import PASSWORD, PostgresServer, execute
 
 WORKERS, ROUNDS = 4, 12
@@ -48,7 +50,7 @@ def moving() -> MovableClock:
     return MovableClock()
 
 
-class TestSqliteFile(LedgerContract, LedgerQueueContract):
+class TestSqliteFile(LedgerContract, LedgerQueueContract, LedgerScoresContract):
     @pytest.fixture
     async def ledger(self, tmp_path: Path, moving: MovableClock) -> AsyncIterator[Ledger]:
         opened = await open_ledger(url=f"sqlite:///{tmp_path / 'ledger.db'}", now=moving)
@@ -68,7 +70,17 @@ class TestSqliteMemory(TestSqliteFile):
         await opened.close()
 
 
-class TestPostgres(LedgerContract, LedgerQueueContract):
+class TestAlone(TestSqliteFile):
+    """With tombstones remembered."""
+
+    @pytest.fixture
+    async def ledger(self, tmp_path: Path, moving: MovableClock) -> AsyncIterator[Ledger]:
+        opened = await open_alone_ledger(url=f"sqlite:///{tmp_path / 'ledger.db'}", now=moving)
+        yield opened
+        await opened.close()
+
+
+class TestPostgres(LedgerContract, LedgerQueueContract, LedgerScoresContract):
     @pytest.fixture
     async def ledger(self, postgres_url: str) -> AsyncIterator[Ledger]:
         execute(postgres_url, MOVABLE_CLOCK)
@@ -130,12 +142,61 @@ async def test_four_processes_lose_no_update(url: str) -> None:
     await ledger.close()
 
 
+async def test_of_two_processes_that_measure_the_same_each_measurement_moves_once(url: str) -> None:
+    racers = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.contract.score_racer", url, str(ROUNDS), stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    told = [out.decode() for out, _ in await asyncio.gather(*(racer.communicate() for racer in racers))]
+    assert [racer.returncode for racer in racers] == [0, 0]
+    assert sum(map(int, told)) == 2 * ROUNDS
+    ledger = await open_ledger(url=url)
+    assert len(await ledger.scores(BANK)) == 2 * ROUNDS
+    moved = await ledger.importances(BANK, UNIT)
+    assert {item: (it.updates, it.tokens) for item, it in moved.items()} == {
+        "m1": (ROUNDS, 10 * ROUNDS), "m2": (2 * ROUNDS, 20 * ROUNDS),
+    }
+    await ledger.close()
+
+
+async def test_a09_what_was_measured_is_there_after_a_restart(url: str) -> None:
+    first = await open_ledger(url=url)
+    one = score("m1")
+    await first.keep_transcript(BANK, transcript("t1", "m1"))
+    await measured(first, one)
+    second = await open_ledger(url=url)  # the first was not closed: a process that was killed closes nothing
+    assert (await second.importances(BANK, UNIT))["m1"].last_scored == one.at
+    assert await measured(second, one) == []
+    assert [it.id for it in await second.transcripts(BANK)] == ["t1"]
+    for ledger in (first, second):
+        await ledger.close()
+
+
+async def test_a10_a_ledger_that_cannot_be_read_is_an_error_and_not_never_scored(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = await open_ledger(url=f"sqlite:///{path}")
+    await measured(ledger, score("m1"))
+    with closing(sqlite3.connect(path)) as db:
+        for table in ("importance", "score", "transcript"):
+            db.execute(f"alter table {table} rename to {table}_away")
+    asked = (
+        ledger.importances(BANK, UNIT, ["m1"]), ledger.scores(BANK, item="m1"), ledger.transcripts(BANK),
+        ledger.score_units(BANK), ledger.scoring(BANK), measured(ledger, score("m2")),
+    )
+    for reading in asked:
+        with pytest.raises(LedgerError, match="database failed"):
+            await reading
+    await ledger.close()
+
+
 async def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     await (await open_ledger(url=f"sqlite:///{path}")).close()
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("update meta set value = '99'")
-    with pytest.raises(NewerFormat, match="format 99, this version knows 2"):
+    with pytest.raises(NewerFormat, match="format 99, this version knows 3"):
         await open_ledger(url=f"sqlite:///{path}")
 
 

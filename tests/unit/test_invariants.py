@@ -6,11 +6,14 @@ import asyncio
 import copy
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consolidator.invariants import KINDS, PATIENCE, of_bank
+from consolidator.testing.ledger_scores_contract import UNIT, measured, score, transcript
+from consolidator_providers.ledger import open_ledger
 from tests.unit.lives import NOW, Life, lived
 
 NOBODY = "5f0c2a9e-7f0e-5c63-9d3e-0a4c1f8f2b11"
@@ -18,7 +21,19 @@ NOBODY = "5f0c2a9e-7f0e-5c63-9d3e-0a4c1f8f2b11"
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Life:
-    return asyncio.run(lived(tmp_path_factory.mktemp("sound") / "memory"))
+    return asyncio.run(_measured(tmp_path_factory.mktemp("sound") / "memory"))
+
+
+async def _measured(folder: Path) -> Life:
+    """With a transcript that waits, and with what was measured of a memory and an observation."""
+    life = await lived(folder)
+    ledger = await open_ledger(url=f"sqlite:///{folder / 'ledger.db'}")
+    memory = life.memory("Good morning.")
+    await ledger.keep_transcript("alice", transcript("t1", memory, life.berlin))
+    await measured(ledger, score(life.berlin, memory), score(life.berlin, unit="another"), bank="alice")
+    life.tables = await ledger.dump("alice")
+    await ledger.close()
+    return life
 
 
 @pytest.fixture
@@ -33,6 +48,7 @@ def test_a_bank_that_the_engine_made_is_sound(life: Life) -> None:
     assert {row["kind"] for row in life.tables["intent"]} == {"consolidate", "forget", "drop"}
     assert {row["change"] for row in life.tables["version"]} >= {"create", "state_change", "delete", "rollback"}
     assert any(row["contests"] for row in life.tables["observation"])
+    assert all(life.tables[table] for table in ("transcript", "showing", "score", "member", "importance"))
 
 
 Tamper = Callable[[Life], None]
@@ -302,6 +318,57 @@ def an_observation_is_of_another_bank(life: Life) -> None:
 @breaks("bank")
 def a_point_is_of_another_bank(life: Life) -> None:
     life.set_memory("Good morning.", bank="bob")
+
+
+@breaks("erased")
+def a_transcript_shows_an_erased_memory(life: Life) -> None:
+    life.add("showing", life.row("showing"), item=life.erased)
+
+
+@breaks("erased")
+def a_transcript_shows_an_erased_observation(life: Life) -> None:
+    life.add("showing", life.row("showing"), item=life.husk)
+
+
+@breaks("erased")
+def an_erased_memory_is_in_the_group_of_a_score(life: Life) -> None:
+    life.add("member", life.row("member"), item=life.erased)
+
+
+@breaks("erased")
+def an_erased_observation_has_an_importance(life: Life) -> None:
+    life.add("member", life.row("member"), item=life.husk)
+    life.add("importance", life.row("importance", unit=UNIT), item=life.husk)
+
+
+@breaks("stray_importance")
+def nobody_has_an_importance(life: Life) -> None:
+    life.add("importance", life.row("importance"), item=NOBODY)
+
+
+@breaks("stray_importance")
+def a_score_is_of_nobody(life: Life) -> None:
+    life.add("member", life.row("member"), item=NOBODY)
+
+
+@breaks("stray_importance")
+def an_importance_was_moved_by_no_score_of_its_unit(life: Life) -> None:
+    life.add("importance", life.row("importance", unit="another"), item=life.memory("Good morning."))
+
+
+@breaks("stray_importance")
+def a_score_is_of_no_item(life: Life) -> None:
+    life.add("score", life.row("score"), seq=1000)
+
+
+@breaks("orphan")
+def a_group_belongs_to_no_score(life: Life) -> None:
+    life.add("member", life.row("member", item=life.berlin), score=1000)
+
+
+@breaks("orphan")
+def what_is_shown_is_shown_in_no_transcript(life: Life) -> None:
+    life.drop("transcript")
 
 
 @pytest.mark.parametrize(("kinds", "tamper"), [(k, t) for k, _, t in CASES], ids=[f"{k}-{n}" for k, n, _ in CASES])

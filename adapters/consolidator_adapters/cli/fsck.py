@@ -37,6 +37,7 @@ WHAT_TO_DO: Mapping[Kind, str] = {
     "reopened": RESTORED,
     "revision": RESTORED,
     "state": REPORT,
+    "stray_importance": REPORT,
     "unattended": "`consolidator consolidate` digests it; is a worker running?",
     "no_reason": "`consolidator parked` lists it: replay or drop it",
     "unknown": RESTORED,
