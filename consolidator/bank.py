@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from uuid import uuid4
 
 from consolidator import arguments
 from consolidator.contexts import Context, context_block
@@ -14,6 +15,7 @@ from consolidator.errors import Conflict, InvalidInput, StoreError, StoreUnavail
 from consolidator.events import Called
 from consolidator.forgetting import pages
 from consolidator.invariants import Violation, violations
+from consolidator.measuring import MeasuredBank, Recorder
 from consolidator.models import (
     Hit,
     Kind,
@@ -29,7 +31,6 @@ from consolidator.plans import Report
 from consolidator.points import memory_of
 from consolidator.portable import Imported, parse
 from consolidator.ports import Equals, Range
-from consolidator.reading import ReadOnlyBank
 from consolidator.redo import barrier
 
 P = ParamSpec("P")
@@ -56,7 +57,7 @@ def _watched(verb: Callable[Concatenate[Bank, P], Awaitable[T]]) -> Callable[Con
     return cast("Callable[Concatenate[Bank, P], Coroutine[Any, Any, T]]", told)
 
 
-class Bank(ReadOnlyBank):
+class Bank(MeasuredBank):
     """One isolated memory. Times are aware datetimes; a naive one is refused."""
 
     @_watched
@@ -126,6 +127,11 @@ class Bank(ReadOnlyBank):
         )
         return context_block(hits, budget=budget)
 
+    def transcript(self, id: str | None = None) -> Recorder:
+        """Record a conversation: what is recalled in it, said and answered. id: the same for the same conversation."""
+        clock = self._parts.clock
+        return Recorder(id or str(uuid4()), recall=self.recall, keep=self.keep_transcript, clock=clock)
+
     @_watched
     async def consolidate(self, *, limit: int | None = None, dry_run: bool = False) -> Report:
         """Digest what is pending, oldest first, at most `limit` memories. dry_run: the actions that would be, nothing changed.
@@ -185,6 +191,7 @@ class Bank(ReadOnlyBank):
             return planned if dry_run else await self._repeated(planned)
         receipt = await forgetting.accept(self.id, asked, memories)
         self._services.recollection.changed(self.id, gone=receipt.memories)
+        self._services.importance.changed(self.id)
         jobs.erased(self.id, receipt.memories)
         try:
             async with jobs.changing(self.id, wait=FORGET_WAIT, over=receipt.memories):

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from consolidator import engine as twin
+from consolidator import measuring
 from consolidator.clock import Clock, system_clock
 from consolidator.config import Settings
 from consolidator.errors import ConsolidatorError
 from consolidator.events import Called, ObservationChanged, PassDone
-from consolidator.ports import Embedder, Proposer, Reranker
+from consolidator.ports import Embedder, LogprobModel, Proposer, Reranker
+from consolidator.transcripts import Role, Transcript
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,8 +79,37 @@ async def _next(told: AsyncIterator[T]) -> T | object:
     return await anext(told, END)
 
 
+class Recorder(_Twin):
+    """A conversation as it goes; see `consolidator.measuring.Recorder`."""
+
+    _original: measuring.Recorder
+
+    @property
+    def id(self) -> str:
+        return self._original.id
+
+    @property
+    def shown(self) -> int:
+        return self._original.shown
+
+    def said(self, text: str, *, role: Role = "user") -> None:
+        self._original.said(text, role=role)
+
+    def answered(self, text: str, *, token_ids: tuple[int, ...] | None = None) -> None:
+        self._original.answered(text, token_ids=token_ids)
+
+    def transcript(self, *, closed: bool = False) -> Transcript:
+        return self._original.transcript(closed=closed)
+
+    recall = _blocking(measuring.Recorder.recall)
+    keep = _blocking(measuring.Recorder.keep)
+
+
 class Bank(_Twin):
     """One isolated memory; see `consolidator.engine.Bank`."""
+
+    def transcript(self, id: str | None = None) -> Recorder:
+        return Recorder(self._loop, self._original.transcript(id))
 
     @property
     def id(self) -> str:
@@ -108,6 +139,11 @@ class Bank(_Twin):
     resume = _blocking(twin.Bank.resume)
     check = _blocking(twin.Bank.check)
     stats = _blocking(twin.Bank.stats)
+    keep_transcript = _blocking(twin.Bank.keep_transcript)
+    score = _blocking(twin.Bank.score)
+    score_due = _blocking(twin.Bank.score_due)
+    candidates = _blocking(twin.Bank.candidates)
+    importance = _blocking(twin.Bank.importance)
     export = _streaming(twin.Bank.export)
     import_ = _blocking(twin.Bank.import_)
 
@@ -146,12 +182,13 @@ class Engine(_Twin):
 def connect(
     target: str | Path | None = None, *, settings: Settings | None = None, clock: Clock = system_clock,
     embedder: Embedder | None = None, proposer: Proposer | None = None, reranker: Reranker | None = None,
+    scorer: LogprobModel | None = None,
 ) -> Iterator[Engine]:
     """`consolidator.connect` for code without an event loop."""
     loop = _Loop()
     try:
         opening = twin.connect(
-            target, settings=settings, clock=clock, embedder=embedder, proposer=proposer, reranker=reranker
+            target, settings=settings, clock=clock, embedder=embedder, proposer=proposer, reranker=reranker, scorer=scorer,
         )
         original = loop.run(_entered(opening))
         try:

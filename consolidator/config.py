@@ -14,6 +14,8 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 from consolidator.breakers import BreakerPolicy
 from consolidator.consolidation import ConsolidationPolicy
 from consolidator.errors import InvalidSettings
+from consolidator.feedback import FeedbackPolicy
+from consolidator.meters import ScoringPolicy
 from consolidator.models import Value
 from consolidator.ranking import RecallWeights
 from consolidator.reranking import RerankPolicy
@@ -22,6 +24,7 @@ from consolidator.worker import WorkerPolicy
 
 PREFIX = "CONSOLIDATOR_"
 DEFAULT_FOLDER = Path("memory")
+IN_PROCESS = ("edge", "memory")  # stores that no other process can have open
 
 
 class StoreSettings(Value):
@@ -62,6 +65,25 @@ class RerankerSettings(RerankPolicy):
     max_length: int = Field(default=128, ge=16, le=8192)  # tokens of question and text together; the rest is not read
 
 
+class ImportanceSettings(ScoringPolicy):
+    """What measures the worth of memories to answers. provider "lexical" needs no model; "completions", "chat" and
+    "score-endpoint" ask a server at `base_url`; "transformers" loads `model` into the process.
+    """
+
+    provider: str = "lexical"
+    model: str = ""
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    deadline: float = Field(default=120.0, gt=0)  # seconds for one request
+    max_batch: int = Field(default=16, ge=1, le=256)
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)  # those that the agent uses
+    priority: int | None = None  # of the server's, where it has them
+    threads: int = Field(default=1, ge=1, le=64)
+    device: str = "cpu"
+    dtype: str = "auto"
+    feedback: FeedbackPolicy = FeedbackPolicy()
+
+
 class ModelSettings(Value):
     """The chat model of consolidation, as `provider:model`. Used only where consolidation.proposer is "model"."""
 
@@ -96,6 +118,12 @@ class Settings(Value):
     retain: RetainPolicy = RetainPolicy()
     recall: RecallWeights = RecallWeights()
     reranker: RerankerSettings = RerankerSettings()
+    importance: ImportanceSettings = ImportanceSettings()
+
+    @property
+    def alone(self) -> bool:
+        """No other process works on this memory."""
+        return self.store.kind in IN_PROCESS
 
 
 def load(target: str | Path | None = None, env: Mapping[str, str] | None = None) -> Settings:

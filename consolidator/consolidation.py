@@ -151,9 +151,10 @@ class Consolidation:
         log.warning("reader_died", extra={"action": "reader_died", "memories": len(lease.reading)})
         pending = await self._parts.memories.get(bank, lease.reading)
         ids = [p.id for p in pending if p.payload["state"] == MemoryState.PENDING.value]
-        self._sizes[bank] = max(1, len(ids) // 2)
-        revs = {p.id: rev_of(p.payload) for p in pending}
-        await self._failed(lease, Counter(), {id: revs[id] for id in ids}, DIED, "")
+        if ids:  # else they were read to be measured
+            self._sizes[bank] = max(1, len(ids) // 2)
+            revs = {p.id: rev_of(p.payload) for p in pending}
+            await self._failed(lease, Counter(), {id: revs[id] for id in ids}, DIED, "")
         await self._parts.ledger.reading(lease, ())
 
     async def _digest(self, run: _Run, points: Sequence[Point]) -> None:

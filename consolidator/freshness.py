@@ -31,10 +31,12 @@ def in_doubt(ranked: Sequence[Ranked], period: Period | None = None) -> list[Dou
     counts, not what is newer.
     """
     said = [(r.candidate, stem_list(r.candidate.text)) for r in ranked[:HEAD]]
-    short = [(c, told) for c, told in said if 0 < len(told) <= SHORT]
+    short = [(c, told, frozenset(told)) for c, told in said if 0 < len(told) <= SHORT]
     doubts = []
-    for (one, mine), (other, theirs) in combinations(short, 2):
-        if one.speaker == other.speaker and one.time != other.time and (needed := _needed_cosine(mine, theirs)):
+    for (one, mine, words), (other, theirs, their_words) in combinations(short, 2):
+        if one.speaker != other.speaker or one.time == other.time:
+            continue
+        if needed := 0.6 if _begin_alike(mine, theirs) else 0.7 if jaccard(words, their_words) >= SAME_WORDS else None:
             older, newer = (one, other) if one.time < other.time else (other, one)
             asked_for = period is None or closeness(newer.time, period) >= closeness(older.time, period)
             if newer.trust >= older.trust and asked_for:  # what is trusted less replaces nothing
@@ -42,12 +44,10 @@ def in_doubt(ranked: Sequence[Ranked], period: Period | None = None) -> list[Dou
     return doubts
 
 
-def _needed_cosine(mine: Sequence[str], theirs: Sequence[str]) -> float | None:
+def _begin_alike(mine: Sequence[str], theirs: Sequence[str]) -> bool:
     shorter = min(len(mine), len(theirs))
     alike = next((n for n, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), shorter)
-    if alike / shorter >= SAME_BEGINNING:
-        return 0.6
-    return 0.7 if jaccard(frozenset(mine), frozenset(theirs)) >= SAME_WORDS else None
+    return alike / shorter >= SAME_BEGINNING
 
 
 def newer_first(ranked: Sequence[Ranked], doubts: Iterable[Doubt]) -> list[Ranked]:

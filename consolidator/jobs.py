@@ -26,6 +26,7 @@ from consolidator.errors import (
 )
 from consolidator.events import PassDone
 from consolidator.forgetting import Forgetting
+from consolidator.importance import ImportanceService
 from consolidator.leases import WAIT_SECONDS, lease_on
 from consolidator.models import Value
 from consolidator.parts import Parts
@@ -79,13 +80,14 @@ class Jobs:
 
     def __init__(
         self, parts: Parts, policy: JobPolicy, *, retainer: Retainer, consolidation: Consolidation, forgetting: Forgetting,
-        lot: Callable[[], float] = random.random,
+        importance: ImportanceService, lot: Callable[[], float] = random.random,
     ) -> None:
         self._parts = parts
         self._policy = policy
         self._retainer = retainer
         self._consolidation = consolidation
         self._forgetting = forgetting
+        self._importance = importance
         self._lot = lot
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -117,6 +119,8 @@ class Jobs:
     async def _alone(self, bank: str, wait: float) -> AsyncIterator[None]:
         """Nothing else in this process changes the bank. Raises Conflict after `wait` seconds."""
         lock = self._locks.setdefault(bank, asyncio.Lock())
+        if lock.locked() and wait:
+            self._importance.give_way(bank)
         try:
             async with asyncio.timeout(wait):
                 await lock.acquire()
@@ -210,7 +214,16 @@ class Jobs:
         more = await self._consolidation.pending(bank) > 0
         if not more:
             await barrier(self._parts, bank)  # else with the next passes: to flush is dear
+            more = await self._measure(bank, lease)
         await self._parts.ledger.finish(lease, more=more)
+
+    async def _measure(self, bank: str, lease: Lease) -> bool:
+        """A little of the importance that waits to be measured, when nothing else does; whether there is more of it."""
+        try:
+            return await self._importance.work(bank, lease)
+        except ConsolidatorError as error:  # what is not measured is unknown, and keeps nothing else waiting
+            log.warning("not_measured", extra={"action": "not_measured", "bank": bank, "error": type(error).__name__})
+            return False
 
     async def _postponed(self, bank: str, lease: Lease, error: Exception, attempts: int) -> None:
         if isinstance(error, LeaseLost):

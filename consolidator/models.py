@@ -303,6 +303,9 @@ class Stats(Value):
     attempts: int = 0  # passes in a row that failed
     paused: str | None = None  # why
     holder: str | None = None  # the worker that has the bank now
+    unscored: int = 0  # transcripts that wait to be scored
+    scored: int = 0  # memories and observations of which something was measured
+    scorer_refused: str | None = None  # why the configured model does not measure, and words do
 
 
 def scope_key(tags: Tags) -> str:

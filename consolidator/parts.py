@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from consolidator.clock import Clock
 from consolidator.events import Events
-from consolidator.ports import Embedder, Ledger, Proposer, Reranker, Storage, VectorStore
+from consolidator.ports import Embedder, Ledger, LogprobModel, Proposer, Reranker, Storage, VectorStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class Parts:
     clock: Clock
     owner: str  # names this process in leases
     reranker: Reranker | None = None
+    scorer: LogprobModel | None = None  # None: importance is measured by words alone
     events: Events = field(default_factory=Events)
     applied: set[str] = field(default_factory=set)  # plans that this process has applied and not closed: nothing to redo
 
@@ -41,6 +42,6 @@ class Parts:
     async def close(self) -> None:
         """All of them, whichever fails. Store before ledger: what the ledger forgets must be on disk."""
         async with AsyncExitStack() as stack:
-            for part in (self.reranker, self.embedder, self.proposer, self.ledger, self.storage):
+            for part in (self.scorer, self.reranker, self.embedder, self.proposer, self.ledger, self.storage):
                 if part is not None:
                     stack.push_async_callback(part.close)

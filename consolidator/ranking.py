@@ -61,7 +61,7 @@ class RecallWeights(Value):
     trend: float = Field(default=0.0, ge=0, le=1)
     confidence: float = Field(default=0.0, ge=0, le=1)
     recency: float = Field(default=0.0, ge=0, le=1)
-    importance: float = Field(default=0.2, ge=0, le=1)
+    importance: float = Field(default=0.05, ge=0, le=1)
     recency_half_life: float = Field(default=90.0, gt=0, le=1e6)  # days
     depth: int = Field(default=70, ge=10, le=1000)  # candidates of each list
     beside: int = Field(default=30, ge=0, le=1000)  # first ones of each list whose neighbours are looked at, too

@@ -141,7 +141,7 @@ class ReadOnlyBank:
         spent = await self._parts.ledger.spent(self.id)
         trouble = [row for row in await self.parked() if row.reason]
         failed = max(trouble, key=lambda row: row.last_at).reason if trouble else None
-        standing = await self._parts.ledger.standing(self.id)
+        standing, scoring = await self._parts.ledger.standing(self.id), await self._parts.ledger.scoring(self.id)
         return Stats(
             bank=self.id, memories=sum(states.values()),
             observations=await self._parts.observations.count(self.id, live),
@@ -152,5 +152,7 @@ class ReadOnlyBank:
             due_in=standing.due_in, attempts=standing.attempts, paused=standing.paused, holder=standing.holder,
             open_plans=spent["open_plans"],
             open_tombstones=spent["open_tombstones"], passes=spent["passes"], model_calls=spent["calls"],
-            prompt_tokens=spent["prompt_tokens"], reply_tokens=spent["reply_tokens"],
+            prompt_tokens=spent["prompt_tokens"], reply_tokens=spent["reply_tokens"], unscored=scoring["transcripts"],
+            scored=scoring["items"],
+            scorer_refused=self._services.importance.refused,
         )

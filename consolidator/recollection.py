@@ -13,10 +13,12 @@ from typing import Any
 from consolidator.contexts import gist
 from consolidator.errors import EmbedderUnavailable
 from consolidator.facts import Facts
+from consolidator.feedback import FeedbackPolicy, decayed, factor, shrunk
 from consolidator.finding import Finding, HitKind, Lists
 from consolidator.folding import fold
 from consolidator.freshness import in_doubt, newer_first
 from consolidator.keeping import Kept
+from consolidator.lexical import LEXICAL_UNIT
 from consolidator.models import Hit, Memory, Observation, Trust, Vector
 from consolidator.moments import asked_period
 from consolidator.parts import Parts
@@ -30,6 +32,7 @@ from consolidator.ranking import (
     Ranked,
     RecallWeights,
     Standing,
+    Worth,
     asked_about,
     bits_of,
     cohesion,
@@ -41,12 +44,13 @@ from consolidator.ranking import (
 )
 from consolidator.reranking import RerankPolicy, rerank_head
 from consolidator.serving import as_known, named, without_erased
+from consolidator.transcripts import Importance
 from consolidator.trends import trend_of
 from consolidator.words import cost
 
 APART = 30  # finds
 SPEAKERS = 200  # names that are looked for in a question
-SPEAKERS_STAY, COHESION_STAYS = 30.0, 600.0  # seconds: another process may write to the bank
+SPEAKERS_STAY, UNIT_STAYS, COHESION_STAYS = 30.0, 30.0, 600.0  # seconds: another process may write to the bank
 SAMPLED_SOURCES, SAMPLED_TURNS = 4, 50  # on which a bank's cohesion is measured
 
 
@@ -54,11 +58,14 @@ class Recollection:
     """Answers from one deployment."""
 
     def __init__(
-        self, parts: Parts, weights: RecallWeights, reranking: RerankPolicy, *, monotonic: Callable[[], float] = time.monotonic
+        self, parts: Parts, weights: RecallWeights, reranking: RerankPolicy, feedback: FeedbackPolicy, *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._parts = parts
         self._weights = weights
         self._reranking = reranking
+        self._feedback = feedback
+        self._units = Kept[tuple[str, float] | None](UNIT_STAYS, monotonic)  # that importance is read in, with its prior
         self._facts = Facts(parts)
         self._finding = Finding(parts, weights, self._facts)
         self._speakers = Kept[dict[str, int]](SPEAKERS_STAY, monotonic)  # with their turns
@@ -72,9 +79,14 @@ class Recollection:
         """
         self._facts.drop(bank, gone)
         self._speakers.drop(bank)
+        self.measured(bank)
         self._changes[bank] += 1
         if self._changes[bank].bit_count() == 1:
             self._together.drop(bank)
+
+    def measured(self, bank: str) -> None:
+        """Importance in the bank has changed."""
+        self._units.drop(bank)
 
     async def recall(self, bank: str, query: Query) -> list[Hit]:
         """At most `top_k` hits within the token budget, best first. Without the embedder it searches by words alone."""
@@ -91,6 +103,7 @@ class Recollection:
             self._observations(bank, query, found, standing, gone), self._memories(bank, found, standing)
         )
         candidates = [*remembered, *(self._observed(entry, now) for entry in told.values())]
+        await self._weigh(bank, query, candidates, now)
         period = asked_period(query.text, query.asked_at or now)
         about, together = asked_about(query.text, sorted(speakers)), await self._together.of(bank, self._read_cohesion)
         every = rank(
@@ -100,7 +113,7 @@ class Recollection:
         places = {r.candidate.id: place for place, r in enumerate(every)}
         ranked = fold(every)
         head = max(HEAD, 2 * query.top_k, self._reranking.top if self._parts.reranker else 0)
-        pool = told | await self._read(bank, query.as_of, found, ranked[:head], vectors=self._weights.fresh)
+        pool = told | await self._read(bank, query.as_of, found, ranked[:head])
         if vector is not None and not relevant(query.text, ranked, self._weights):
             return []
         if self._parts.reranker is not None:  # before the newer ones move up: no model's taste brings an outdated one back
@@ -111,6 +124,29 @@ class Recollection:
             ranked = newer_first(ranked, doubts)
         hits = await self._hits(bank, query, ranked, found, pool, now)
         return await self._standing_still(bank, [_best_first(hit, places) for hit in hits], pool, now)
+
+    async def _weigh(self, bank: str, query: Query, candidates: Sequence[Candidate], now: datetime) -> None:
+        """Give candidates what is believed of their importance. As of a time that is past, nothing is: nobody kept that."""
+        known = await self._units.of(bank, self._read_unit) if self._weights.importance and not query.as_of else None
+        if known is None:
+            return
+        unit, prior = known
+        states = await self._parts.ledger.importances(bank, unit, [c.id for c in candidates])
+        worth = {id: self._worth(state, prior, now) for id, state in states.items()}
+        for c in candidates:  # an observation says what its evidence says: what is known of that is known of it
+            told = [worth[id] for id in c.evidence if id in worth] if c.id not in worth else [worth[c.id]]
+            c.worth = max(told, default=None)
+
+    def _worth(self, state: Importance, prior: float, now: datetime) -> Worth:
+        nats, n = shrunk(state, prior, now, self._feedback), decayed(state, now, self._feedback)
+        told = f"{nats:.3f} nats a token, {n:.1f} measured, {state.unit.split('/')[0]}"
+        return Worth(nats, told, factor(state, prior, now, 1.0, self._feedback) - 1)
+
+    async def _read_unit(self, bank: str) -> tuple[str, float] | None:
+        """A model's numbers before those of words, then the unit with the most items: they are never ranked side by side."""
+        units = await self._parts.ledger.score_units(bank)
+        unit = max(units, key=lambda unit: (unit != LEXICAL_UNIT, units[unit][0], unit), default=None)
+        return None if unit is None else (unit, units[unit][1])
 
     async def _standing_still(self, bank: str, hits: list[Hit], pool: Mapping[str, _Entry], now: datetime) -> list[Hit]:
         """Without what was erased since the search began: the last thing that a recall looks at."""
@@ -186,22 +222,20 @@ class Recollection:
         return pool
 
     async def _read(
-        self, bank: str, as_of: datetime | None, found: Sequence[Lists], ranked: Sequence[Ranked], *, vectors: bool = False
+        self, bank: str, as_of: datetime | None, found: Sequence[Lists], ranked: Sequence[Ranked]
     ) -> dict[str, _Entry]:
         """The memories among these, whole; what was erased meanwhile is left out."""
         wanted = {r.candidate.id: r.candidate for r in ranked if r.candidate.kind == "memory" and not r.candidate.text}
         read: dict[str, _Entry] = {}
         lists = next((lists for lists in found if lists.kind == "memory"), None)
-        for point in await self._points(bank, as_of, list(wanted), vectors=vectors) if lists else []:
+        for point in await self._points(bank, as_of, list(wanted)) if lists else []:
             read[point.id] = _Entry(bank=bank, id=point.id, lists=lists or Lists(kind="memory"), payload=point.payload)
-            wanted[point.id].text, wanted[point.id].vector = str(point.payload["text"]), point.dense or []
+            wanted[point.id].text = str(point.payload["text"])
         return read
 
-    async def _points(
-        self, bank: str, as_of: datetime | None, ids: Sequence[str], *, vectors: bool = False
-    ) -> list[Point]:
+    async def _points(self, bank: str, as_of: datetime | None, ids: Sequence[str]) -> list[Point]:
         """Memories; as of a time, without corrections that nobody had made by then."""
-        points = await self._parts.memories.get(bank, ids, vectors=vectors) if ids else []
+        points = await self._parts.memories.get(bank, ids) if ids else []
         corrections = {by for p in points if (by := p.payload.get("corrected_by"))} if as_of else set[str]()
         unmade = corrections - await self._retained_by(bank, corrections, as_of) if as_of else corrections
         return [replace(p, payload=_uncorrected(p.payload)) if p.payload.get("corrected_by") in unmade else p for p in points]
@@ -242,9 +276,11 @@ class Recollection:
         return candidate
 
     async def _give_vectors(self, bank: str, candidates: Mapping[str, Candidate]) -> None:
-        mine = {id: c for id, c in candidates.items() if c.kind == "observation"}
-        for point in await self._parts.observations.get(bank, list(mine), vectors=True) if mine else []:
-            mine[point.id].vector = point.dense or []
+        """To few: vectors are dear to read."""
+        for kind, store in (("memory", self._parts.memories), ("observation", self._parts.observations)):
+            mine = [id for id, c in candidates.items() if c.kind == kind]
+            for point in await store.get(bank, mine, vectors=True) if mine else []:
+                candidates[point.id].vector = point.dense or []
 
     async def _hits(
         self, bank: str, query: Query, ranked: Sequence[Ranked], found: Sequence[Lists], pool: dict[str, _Entry], now: datetime
@@ -333,7 +369,8 @@ def _newest(observation: Observation) -> str | None:
 def _hit(r: Ranked, entry: _Entry, quote: Memory | None, explain: bool, now: datetime) -> Hit:
     c = r.candidate
     common = {"id": c.id, "kind": c.kind, "text": c.text, "score": r.score, "occurred_at": c.time,
-              "superseded_by": r.superseded_by, "explanation": r.explanation if explain else None}
+              "superseded_by": r.superseded_by, "importance": c.worth.nats if c.worth else None,
+              "explanation": r.explanation if explain else None}
     if entry.kind == "observation":
         o = entry.observation
         hit = Hit.model_validate({

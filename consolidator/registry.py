@@ -17,11 +17,12 @@ from consolidator.config import Settings
 from consolidator.errors import InvalidSettings, MissingProvider
 from consolidator.parts import Parts
 from consolidator.points import collection_specs
-from consolidator.ports import ChatModel, Embedder, Ledger, Proposer, Reranker, Storage
+from consolidator.ports import ChatModel, Embedder, Ledger, LogprobModel, Proposer, Reranker, Storage
 from consolidator.proposing import ModelProposer
 
-Group = Literal["storages", "ledgers", "embedders", "chat_models", "proposers", "rerankers"]
-WITHOUT_ENTRY: dict[str, set[str]] = {"proposers": {"model"}, "rerankers": {"none"}}  # names that are no provider's
+Group = Literal["storages", "ledgers", "embedders", "chat_models", "proposers", "rerankers", "logprob_models"]
+# names that are no provider's
+WITHOUT_ENTRY: dict[str, set[str]] = {"proposers": {"model"}, "rerankers": {"none"}, "logprob_models": {"lexical"}}
 LEDGER_FILE = "ledger.db"
 CACHE_FILE = "vectors.db"
 
@@ -67,7 +68,7 @@ async def open_storage(settings: Settings, embedder: Embedder) -> Storage:
 
 async def open_ledger(settings: Settings) -> Ledger:
     url = settings.ledger.url or f"sqlite:///{settings.folder.absolute() / LEDGER_FILE}"
-    opened: Ledger = await provider("ledgers", "sql")(url=url)
+    opened: Ledger = await provider("ledgers", "alone" if settings.alone else "sql")(url=url)
     return opened
 
 
@@ -98,9 +99,26 @@ async def open_reranker(settings: Settings) -> Reranker | None:
     return opened
 
 
+async def open_scorer(settings: Settings) -> LogprobModel | None:
+    s = settings.importance
+    if s.provider == "lexical":
+        return None
+    shared = {"model": s.model, "max_batch": s.max_batch, "chunk_tokens": s.chunk_tokens}
+    shared |= {"chat_template_kwargs": s.chat_template_kwargs or None}
+    if s.provider == "transformers":
+        own: dict[str, Any] = {"threads": s.threads, "device": s.device, "dtype": s.dtype}
+    elif not s.base_url:
+        raise InvalidSettings(f'importance.provider "{s.provider}" needs importance.base_url, such as http://127.0.0.1:8000/v1')
+    else:
+        own = {"base_url": s.base_url, "api_key": _plain(s.api_key), "deadline": s.deadline}
+        own |= {"priority": s.priority} if s.provider != "score-endpoint" else {}
+    opened: LogprobModel = await provider("logprob_models", s.provider)(**shared, **own)
+    return opened
+
+
 async def open_parts(
     settings: Settings, clock: Clock, *, embedder: Embedder | None = None, proposer: Proposer | None = None,
-    reranker: Reranker | None = None,
+    reranker: Reranker | None = None, scorer: LogprobModel | None = None,
 ) -> Parts:
     """Everything that the settings name; what is handed in is used instead. On failure all is closed again, and a folder
     that was made for it and is empty still is removed.
@@ -115,6 +133,8 @@ async def open_parts(
         opened.append(proposer := proposer or await open_proposer(settings))
         if reranker := reranker or await open_reranker(settings):
             opened.append(reranker)
+        if scorer := scorer or await open_scorer(settings):
+            opened.append(scorer)
     except BaseException:
         for part in reversed(opened):
             await part.close()
@@ -122,8 +142,8 @@ async def open_parts(
             settings.folder.rmdir()
         raise
     return Parts(
-        storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, reranker=reranker, clock=clock,
-        owner=_owner(settings),
+        storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, reranker=reranker, scorer=scorer,
+        clock=clock, owner=_owner(settings),
     )
 
 

@@ -11,6 +11,7 @@ from consolidator.consolidation import Consolidation
 from consolidator.echoes import Echoes
 from consolidator.errors import ConsolidatorError
 from consolidator.forgetting import Forgetting
+from consolidator.importance import ImportanceService
 from consolidator.jobs import Jobs
 from consolidator.models import Receipt
 from consolidator.parking import Parking
@@ -25,7 +26,6 @@ from consolidator.worker import Worker
 log = logging.getLogger("consolidator.services")
 
 MANY = 100  # texts at once are an import: it waits behind conversations
-IN_PROCESS = ("edge", "memory")  # stores that no other process can have open
 GRACE = 5.0  # seconds that a closing application waits for a pass under way
 
 
@@ -42,17 +42,19 @@ class Services:
         self._closing: asyncio.Task[None] | None = None
         self.echoes = Echoes(parts)
         self.retainer = Retainer(parts, settings.retain, self.echoes)
-        self.recollection = Recollection(parts, settings.recall, settings.reranker)
+        self.recollection = Recollection(parts, settings.recall, settings.reranker, settings.importance.feedback)
         self.forgetting = Forgetting(parts)
         self.parking = Parking(parts)
         self.revision = Revision(parts)
+        self.importance = ImportanceService(
+            parts, settings.importance, settings.importance.feedback, measured=self.recollection.measured
+        )
         self.transfer = Transfer(parts, self.retainer, settings.retain)
         self.jobs = Jobs(
             parts, settings.worker, retainer=self.retainer, forgetting=self.forgetting,
-            consolidation=Consolidation(parts, settings.consolidation, asking),
+            consolidation=Consolidation(parts, settings.consolidation, asking), importance=self.importance,
         )
-        alone = settings.store.kind in IN_PROCESS
-        self.worker = Worker(parts, settings.worker, self.jobs, alone=alone, scrub=self.scrub)
+        self.worker = Worker(parts, settings.worker, self.jobs, alone=settings.alone, scrub=self.scrub)
         self._worker = settings.worker
         self._batch = settings.consolidation.batch
 

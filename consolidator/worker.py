@@ -107,7 +107,7 @@ class Worker:
         """
         asked = {standing.bank for standing in await self._parts.ledger.queue(MANY)}
         unsettled = await self._parts.ledger.unsettled()
-        owing = {*await self._parts.memories.tenants(OWED, limit=MANY), *unsettled}
+        owing = {*await self._parts.memories.tenants(OWED, limit=MANY), *unsettled, *await self._parts.ledger.unscored()}
         for bank in unsettled:
             if (await self._parts.ledger.standing(bank)).paused:  # it gets no turn, and yet what is erased must go
                 await self._jobs.settle(bank)

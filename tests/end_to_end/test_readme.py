@@ -6,10 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from consolidator.config import Settings
+from consolidator.engine import connect
 from consolidator.registry import provider
 
 ROOT = Path(__file__).parents[2]
@@ -29,13 +33,28 @@ def run(command: list[str], folder: Path, **env: str) -> str:
 
 
 def test_the_program_does_what_it_says(tmp_path: Path) -> None:
-    (program,) = blocks("python")
+    program, _ = blocks("python")
     told = run([sys.executable, "-c", program], tmp_path, CONSOLIDATOR_EMBEDDER__PROVIDER="hash")
     first, *_, last = told.splitlines()
     assert "moved to Berlin" in first
     assert "before" in first  # the journey is kept
     assert "Lisbon" in last  # and after forgetting, what the first conversation said stands again
     assert "Berlin" not in last
+
+
+async def test_a_conversation_is_recorded_and_scored(tmp_path: Path) -> None:
+    _, program = blocks("python")
+    told: dict[str, Any] = {}
+    exec(f"async def converse(bank):\n{textwrap.indent(program, '    ')}", told)
+    settings = Settings.model_validate({"folder": tmp_path / "memory", "embedder": {"provider": "hash"}})
+    async with connect(settings=settings) as engine:
+        bank = engine.bank("mara")
+        await bank.retain("I am allergic to peanuts.", source="chat-1", speaker="Mara")
+        await told["converse"](bank)
+        await engine.drain()
+        (hit,) = await bank.recall("What is Mara allergic to?", explain=True)
+        assert hit.importance is not None
+        assert hit.importance > 0
 
 
 def test_the_same_by_shell(tmp_path: Path) -> None:

@@ -16,26 +16,31 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (
     {"errors", "clock", "keeping"},
     {"models", "words", "secrets", "tripwires"},
-    {"records", "proposals", "plans", "periods"},
-    {"ledgers", "phrases"},
-    {"ports", "events", "moments", "contexts"},
-    {"parts", "trends", "checks", "points", "actions", "provenance", "queries", "ranking", "breakers", "invariants", "portable"},
+    {"records", "proposals", "plans", "periods", "transcripts"},
+    {"ledgers", "phrases", "feedback"},
+    {"ports", "events", "moments", "contexts", "targets"},
+    {
+        "parts", "trends", "checks", "points", "actions", "provenance", "queries", "ranking", "breakers", "invariants",
+        "portable", "divergence", "lexical", "recording",
+    },
     {
         "prompts", "planning", "redo", "leases", "asking", "echoes", "facts", "folding", "freshness", "gathering", "reranking",
-        "serving",
+        "serving", "meters",
     },
-    {"retention", "consolidation", "finding", "forgetting", "proposing", "parking", "revision"},
+    {"runs"},
+    {"retention", "consolidation", "finding", "forgetting", "proposing", "parking", "revision", "importance"},
     {"jobs", "recollection", "transfer"},
     {"worker"},
     {"config", "arguments"},
     {"registry", "services"},
     {"reading"},
+    {"measuring"},
     {"bank"},
     {"engine"},
     {"blocking"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-PROVIDERS_MAY = {"errors", "clock", "models", "proposals", "plans", "ports", "checks", "words", "actions"}
+PROVIDERS_MAY = {"errors", "clock", "models", "proposals", "plans", "ports", "checks", "words", "actions", "transcripts"}
 MODELS = ("torch", "transformers", "sentence_transformers", "openai")
 VENDORS = ("qdrant_client", "qdrant_edge", *MODELS, "sqlalchemy", "typer", "rich")
 

@@ -13,6 +13,7 @@ import pytest
 from consolidator.config import Settings
 from consolidator.engine import Bank, connect
 from consolidator.errors import InvalidInput
+from consolidator.feedback import FeedbackPolicy
 from consolidator.models import Hit, Trend
 from consolidator.queries import Query
 from consolidator.ranking import RecallWeights, score_of
@@ -322,7 +323,7 @@ async def test_who_speaks_is_looked_up_anew_after_a_while(bank: Bank) -> None:
     """Another process may have written."""
     await bank.retain("I went to Paris.", source="a", speaker="Ann")
     seconds = [0.0]
-    other = Recollection(bank._parts, RecallWeights(), RerankPolicy(), monotonic=lambda: seconds[0])
+    other = Recollection(bank._parts, RecallWeights(), RerankPolicy(), FeedbackPolicy(), monotonic=lambda: seconds[0])
     query = Query(text="To which place went Bob?", explain=True)
     await other.recall(bank.id, query)
     for n in range(3):

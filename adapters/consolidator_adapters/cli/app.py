@@ -18,7 +18,20 @@ import typer
 
 import consolidator
 from consolidator.errors import Conflict, ConsolidatorError, InvalidInput, NotFound, StoreLocked
-from consolidator_adapters.cli import demo, doctor, erasing, fsck, moving, parking, reading, revising, working, writing
+from consolidator_adapters.cli import (
+    candidates,
+    demo,
+    doctor,
+    erasing,
+    fsck,
+    moving,
+    parking,
+    reading,
+    revising,
+    scoring,
+    working,
+    writing,
+)
 from consolidator_adapters.cli.call import AsJson, BankId, Config, Debug, Folder, command, group
 
 ABOUT = """A memory for agents that consolidates: verbatim memories, evidence-linked observations, provable erasure.
@@ -45,12 +58,13 @@ def options(
     ctx.obj = {"folder": folder, "config": config, "bank": bank, "json": json, "debug": debug}
 
 
-START, USE, LOOK, REVISE, MOVE, WORK, ERASE = "Start", "Use", "Look", "Put right", "Move", "Work", "Erase"
+START, USE, LOOK, MEASURE, REVISE, MOVE, WORK, ERASE = "Start", "Use", "Look", "Measure", "Put right", "Move", "Work", "Erase"
 for panel, work in (
     (START, demo.demo), (START, writing.init), (START, doctor.doctor),
     (USE, writing.retain), (USE, reading.recall), (USE, writing.consolidate),
     (LOOK, reading.observations), (LOOK, reading.show), (LOOK, reading.history), (LOOK, reading.journal),
     (LOOK, reading.sources), (LOOK, reading.stats), (LOOK, working.status), (LOOK, fsck.fsck),
+    (MEASURE, scoring.score), (MEASURE, scoring.importance),
     (REVISE, revising.correct), (REVISE, revising.revert), (REVISE, revising.undo),
     (MOVE, moving.export), (MOVE, moving.import_),
     (WORK, working.worker), (WORK, working.pause), (WORK, working.resume),
@@ -58,6 +72,7 @@ for panel, work in (
 ):
     app.command(work.__name__.rstrip("_"), rich_help_panel=panel)(command(work))
 app.add_typer(group(parking.listed, parking.WORKS, parking.ABOUT), name="parked", rich_help_panel=WORK)
+app.add_typer(candidates.app(), name="candidates", rich_help_panel=MEASURE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -84,7 +84,8 @@ async def examine(settings: Settings, *, online: bool = False) -> list[Check]:
             checks.append(embedder := await _embedder(tried, stack))
             checks.append(await _store(tried, stack) if embedder.state == "ok" else UNCHECKED_STORE)
             checks.append(await _ledger(tried, stack))
-        checks += [proposer := await _proposer(settings), await _model(settings, online=online), _worker(settings)]
+        checks += [proposer := await _proposer(settings), await _model(settings, online=online)]
+        checks += [await _scorer(settings, online=online), _worker(settings)]
     opens = all(check.state != "missing" for check in checks) and proposer.state == "ok"
     checks += await _banks(settings) if opens and (there or settings.ledger.url) else []
     return [Check(name=c.name, state=c.state, detail=masked(c.detail, settings), fix=c.fix) for c in checks]
@@ -97,7 +98,7 @@ def _holds_memory(folder: Path) -> bool:
 
 def masked(text: str, settings: Settings) -> str:
     """Without keys and passwords, whatever a message or a URL holds of them."""
-    secrets = (settings.store.api_key, settings.embedder.api_key, settings.model.api_key)
+    secrets = (settings.store.api_key, settings.embedder.api_key, settings.model.api_key, settings.importance.api_key)
     known = {secret.get_secret_value() for secret in secrets if secret} | {os.environ.get("OPENAI_API_KEY", "")}
     for key in sorted(known - {""}, key=len, reverse=True):
         text = text.replace(key, "***")
@@ -237,6 +238,28 @@ async def _model(settings: Settings, *, online: bool) -> Check:
             await model.close()
 
     return await _tried("model", attempt, f"check model.name, model.base_url and the key ({key})")
+
+
+async def _scorer(settings: Settings, *, online: bool) -> Check:
+    s = settings.importance
+    if s.provider == "lexical":
+        return Check(name="importance", state="ok", detail="measured by words alone")
+    where = s.base_url or "this process"
+    if not online:
+        told = f"{s.provider}, {s.model} at {where}; not asked: --online asks it some times"
+        return Check(name="importance", state="off", detail=told)
+
+    async def attempt() -> str:
+        from consolidator.registry import open_scorer
+
+        scorer = await open_scorer(settings)
+        assert scorer is not None
+        try:
+            return f"measured by {(await scorer.verify()).unit} at {where}"
+        finally:
+            await scorer.close()
+
+    return await _tried("importance", attempt, "check importance.provider, model and base_url; until then words measure")
 
 
 def _worker(settings: Settings) -> Check:

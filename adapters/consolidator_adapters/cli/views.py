@@ -303,7 +303,8 @@ def stats(s: Stats) -> RenderableType:
     }
     rows |= {"asked for": "no" if s.due_in is None else "now" if s.due_in < 1 else f"in {lasting(s.due_in)}"}
     rows |= {"failed in a row": f"{s.attempts:,}"} if s.attempts else {}
-    told = {"paused": s.paused, "held by": s.holder, "last error": s.last_error}
+    rows |= {"importance": f"of {s.scored:,} known, {s.unscored:,} transcripts wait"} if s.scored or s.unscored else {}
+    told = {"paused": s.paused, "held by": s.holder, "last error": s.last_error, "no scoring": s.scorer_refused}
     return facts(rows | {name: plain(value) for name, value in told.items() if value})
 
 
