@@ -58,8 +58,12 @@ def check_bank(bank: str) -> None:
 def check_ids(ids: Iterable[str]) -> None:
     """Refuse an id that is not a UUID in its usual form, lower case with four dashes."""
     for id in ids:
-        if not isinstance(id, str) or not UUID_FORM.fullmatch(id):
+        if not is_id(id):
             raise InvalidInput("a point's id is a UUID such as 1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b, in lower case")
+
+
+def is_id(id: object) -> bool:
+    return isinstance(id, str) and UUID_FORM.fullmatch(id) is not None
 
 
 def check_limit(limit: int) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from consolidator.checks import is_id
 from consolidator.divergence import (
     CandidateReport,
     candidates_of,
@@ -342,13 +343,14 @@ class ImportanceService:
 
     async def _shown(self, bank: str, transcript: Transcript) -> _Shown:
         """Items that are not there, or are being erased, are plain text."""
-        items = transcript.items
+        items = [item for item in transcript.items if is_id(item)]
         gone = {stone.memory_id for stone in await self._parts.ledger.tombstones(bank, open_only=True)}
         memories = {p.id: memory_of(bank, p) for p in await self._parts.memories.get(bank, items) if p.id not in gone}
-        observations = {p.id: observation_of(bank, p) for p in await self._parts.observations.get(bank, items)}
+        told = await self._parts.observations.get(bank, items)
+        observations = {p.id: observation_of(bank, p) for p in told if not gone & {*p.payload["lineage_memory_ids"]}}
         known = {id: memory.text for id, memory in memories.items()} | {id: o.text for id, o in observations.items()}
         return _Shown(
-            tuple(item for item in items if item in known),
+            tuple(item for item in transcript.items if item in known),
             {id: {e.memory_id for e in o.evidence} for id, o in observations.items()}, known,
             {id: _line(memory) for id, memory in memories.items()} | {id: o.text for id, o in observations.items()},
         )

@@ -27,11 +27,12 @@ from consolidator.errors import (
 from consolidator.importance import RESTS, ImportanceService
 from consolidator.lexical import LEXICAL_UNIT
 from consolidator.meters import ScoringPolicy
-from consolidator.models import Memory
+from consolidator.models import Memory, Receipt
 from consolidator.ports import LogprobModel
 from consolidator.testing import ManualClock, ScriptedProposer, ScriptedScorer
 from consolidator.testing.logprob_contract import LogprobModelContract
 from consolidator.transcripts import Group, Importance, Matrix, Target
+from tests.conftest import NOW
 from tests.script import Teller
 from tests.talks import WORTH, answers, facts, opened, showing, talk, told_of, turn, words
 
@@ -688,3 +689,30 @@ async def test_a_closed_engine_says_so(tmp_path: Path, clock: ManualClock, score
         told = told_of(await facts(bank, 1), 0)
     with pytest.raises(ConsolidatorError, match="closed"):
         await bank.score(told)
+
+
+# what a transcript shows
+
+
+async def test_what_names_nothing_of_the_bank_is_plain_text(bank: Bank, scorer: ScriptedScorer) -> None:
+    memories = await facts(bank, 2)
+    strange = turn("system", ("a note\n", "note-7"), ("shouted\n", memories[0].id.upper()), ("gone\n", memories[0].id[::-1]))
+    matrix = await bank.score(talk(strange, showing(memories), *answers(words(1))))
+    assert [group.items for group in matrix.groups] == [(m.id,) for m in memories]
+    assert all("a note" in target.context[0].text for target in scorer.asked)
+    report = await bank.score_due(talk(strange, *answers("Well then, so be it."), id="other"))
+    assert (report.due, report.failed) == (0, ())
+
+
+async def test_what_is_being_erased_lends_no_words(bank: Bank, script: ScriptedProposer) -> None:
+    """Neither the memory nor the statement that was derived from it."""
+    believed = await Teller(bank, script).believe("Mara lives in Ghent.", source="a")
+    memory = believed.evidence[0].memory_id
+    shown = turn("system", ("Mara lives in Ghent.\n", f"{believed.id} {memory}"))
+    asked = talk(shown, *answers("She lives in Ghent."))
+    assert len((await bank.score(asked, dry_run=True)).groups) == 1
+    receipt = Receipt(
+        id="r", bank=bank.id, asked={}, at=NOW, state="accepted", memories=(memory,), sources=("a",)
+    )
+    await bank._parts.ledger.entomb(receipt, [memory])  # and nobody has settled it
+    assert (await bank.score(asked)).groups == ()
