@@ -9,6 +9,7 @@ random, in view; the answer is LoCoMo's own. Each memory is left out by itself; 
 
 bank     the words of all turns of the conversation for a background; context: of those in view alone; order: chance
 [a, b]   95 % intervals, by resampling conversations, and questions within them
+levels   buckets first, and then the members of the best two, against each memory by itself
 time     to score 20 memories with one exchange, the best of 3, their words split anew each time, the background known
 """
 
@@ -24,12 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.locomo import Conversation, Turn, chosen, read
+from consolidator.divergence import buckets, opened, together
 from consolidator.lexical import LEXICAL_UNIT, Background, divergences
 from consolidator.transcripts import Group
 
 ROUNDS = 1000
 TIMED = 20  # memories
 REPEATS = 200
+WIDE, KEEP = 30, 2  # memories in view, and buckets opened, where two levels are compared with all
 
 Draw = list[tuple[float, float]]  # of each question: first, and the reciprocal of the rank
 
@@ -110,6 +113,33 @@ def measured(asked: Sequence[Sequence[Exchange]], seeds: Sequence[int], shown: i
     return draws
 
 
+def found_in_two_levels(exchange: Exchange, view: dict[str, str], groups: list[Group]) -> tuple[str, int]:
+    """The most important memory by buckets first, then the members of the best two; and how many prompts a model would get."""
+
+    def values(asked: Sequence[Group]) -> list[float]:
+        return divergences(exchange.query, exchange.response, view, asked, exchange.background)
+
+    dealt = buckets(groups, KEEP)
+    members = [group for place in opened(values([together(bucket) for bucket in dealt]), KEEP) for group in dealt[place]]
+    best = max(zip(values(members), members, strict=True), key=lambda pair: (pair[0], pair[1].id))
+    return best[1].id, 1 + len(dealt) + len(members)
+
+
+def agreement(asked: Sequence[Exchange], shown: int, seeds: Sequence[int]) -> tuple[float, int]:
+    """How often two levels name the memory that the full matrix names, and the most prompts that they took."""
+    same, prompts = [], 0
+    for exchange in asked:
+        for seed in seeds:
+            view = in_view(exchange, shown, random.Random(f"{seed} {exchange.query}"))
+            groups = alone(iter(view))
+            values = divergences(exchange.query, exchange.response, view, groups, exchange.background)
+            exact = max(zip(values, groups, strict=True), key=lambda pair: (pair[0], pair[1].id))[1].id
+            found, sent = found_in_two_levels(exchange, view, groups)
+            same.append(found == exact)
+            prompts = max(prompts, sent)
+    return statistics.fmean(same), prompts
+
+
 def milliseconds(asked: Sequence[Exchange], dice: random.Random) -> list[float]:
     taken = []
     for exchange in dice.choices(asked, k=REPEATS):
@@ -157,7 +187,11 @@ def main() -> None:
         print(f"{name:8s} top-1 {first[0]:.3f} [{first[1]:.3f}, {first[2]:.3f}]   MRR {mrr[0]:.3f} [{mrr[1]:.3f}, {mrr[2]:.3f}]")
     chance = statistics.fmean(1 / rank for rank in range(1, told.shown + 1))
     print(f"{'order':8s} top-1 {1 / told.shown:.3f}                  MRR {chance:.3f}")
-    taken = milliseconds([exchange for exchanges in asked for exchange in exchanges], random.Random(0))
+    every = [exchange for exchanges in asked for exchange in exchanges]
+    same, prompts = agreement(every, WIDE, told.seeds)
+    report["two levels"] = {"same first": same, "prompts": prompts, "shown": WIDE}
+    print(f"\ntwo levels, {WIDE} in view: the same memory first in {same:.1%}, {prompts} prompts for {WIDE + 1}")
+    taken = milliseconds(every, random.Random(0))
     report["milliseconds"] = {"median": taken[REPEATS // 2], "p95": taken[round(0.95 * REPEATS)]}
     print(f"\n{TIMED} memories: median {taken[REPEATS // 2]:.2f} ms, 95 % within {taken[round(0.95 * REPEATS)]:.2f} ms")
     if told.out:

@@ -354,8 +354,16 @@ def ranked(found: Iterable[Found], limit: int) -> list[Found]:
     return sorted(found, key=_place)[:limit]
 
 
+def tied(one: float, other: float) -> bool:
+    return _rounded(one) == _rounded(other)
+
+
 def _place(hit: Found) -> tuple[int, str]:
-    return -int(hit.score * 1e6 + 0.5), hit.id
+    return -_rounded(hit.score), hit.id
+
+
+def _rounded(score: float) -> int:
+    return math.floor(score * 1e6 + 0.5)
 
 
 def instant(value: str) -> datetime:

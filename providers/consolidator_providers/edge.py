@@ -248,7 +248,7 @@ class EdgeCollection:
         requests = [None if leg is None else request_of(bank, leg, self._encoder) for leg in legs]
         lists = iter(self._shard.query([request for request in requests if request is not None]))
         return [
-            [] if leg is None or request is None else checks.ranked(map(_found if leg.payload else _bare, next(lists)), leg.limit)
+            [] if leg is None or request is None else _ranked(leg, next(lists))
             for leg, request in zip(legs, requests, strict=True)
         ]
 
@@ -285,6 +285,14 @@ class EdgeCollection:
         if mine:
             self._shard.write(q.UpdateOperation.delete_points(cast("list[q.PointId]", mine)))
         return len(mine)
+
+
+def _ranked(leg: Leg, hits: Sequence[q.ScoredPoint]) -> list[Found]:
+    """Every access to a hit makes a value: what is beyond a tie at the cut is not looked at."""
+    end = leg.limit
+    while end < len(hits) and checks.tied(hits[end].score, hits[leg.limit - 1].score):
+        end += 1
+    return checks.ranked(map(_found if leg.payload else _bare, hits[:end]), leg.limit)
 
 
 def _payload(record: q.Record | q.ScoredPoint) -> dict[str, Any]:
