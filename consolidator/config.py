@@ -122,8 +122,8 @@ class Settings(Value):
 
     @property
     def alone(self) -> bool:
-        """No other process works on this memory."""
-        return self.store.kind in IN_PROCESS
+        """No other process works on this memory, and no other memory in its ledger."""
+        return self.store.kind in IN_PROCESS and self.ledger.url is None
 
 
 def load(target: str | Path | None = None, env: Mapping[str, str] | None = None) -> Settings:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pydantic import Field
 
 from consolidator.asking import Asking, AskingPolicy
+from consolidator.checks import is_id
 from consolidator.errors import (
     BadReply,
     Conflict,
@@ -149,7 +150,7 @@ class Consolidation:
         if not lease.reading:
             return
         log.warning("reader_died", extra={"action": "reader_died", "memories": len(lease.reading)})
-        pending = await self._parts.memories.get(bank, lease.reading)
+        pending = await self._parts.memories.get(bank, [id for id in lease.reading if is_id(id)])
         ids = [p.id for p in pending if p.payload["state"] == MemoryState.PENDING.value]
         if ids:  # else they were read to be measured
             self._sizes[bank] = max(1, len(ids) // 2)

@@ -152,9 +152,13 @@ def _cut(part: Sequence[str], cites: Mapping[str, Sequence[str]], same: Mapping[
 
 def windows(transcript: Transcript, group: Group, *, window: int = WINDOW) -> list[tuple[int, ...]]:
     """For each turn that shows an item of the group, the places of the responses after it, at most `window` of them."""
-    responses, items = transcript.responses, frozenset(group.items)
-    starts = [bisect_right(responses, place) for place, turn in enumerate(transcript.turns) if turn.items & items]
+    responses = transcript.responses
+    starts = [bisect_right(responses, place) for place in _showings(transcript, group)]
     return [responses[start : start + window] for start in starts]
+
+
+def _showings(transcript: Transcript, group: Group) -> list[int]:
+    return sorted({place for item in group.items for place in transcript.showings.get(item, ())})
 
 
 def responses_of(transcript: Transcript, group: Group, *, window: int = WINDOW) -> tuple[int, ...]:
@@ -248,8 +252,7 @@ def _skip(
         return "no_response"
     if (last and last > before) or all(transcript.response_id(place) in scored for place in responses):
         return "not_due"
-    start = next(place for place, turn in enumerate(transcript.turns) if turn.items & frozenset(group.items))
-    early = transcript.closed or start < len(transcript.turns) // 4
+    early = transcript.closed or _showings(transcript, group)[0] < len(transcript.turns) // 4
     return None if early or len(found[0]) >= window else "window_not_full"
 
 

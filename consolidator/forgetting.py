@@ -72,12 +72,13 @@ class Forgetting:
         touched = await self._touched(bank, frozenset(m.id for m in memories))
         receipt = self._receipt(bank, asked, memories, "accepted")
         receipt = await self._filled(receipt, touched, [said for m in memories for said in (m.text, m.spoken)])
+        gone = [*(m.text for m in memories), *(text for t in touched for text in t.purged_texts())]
+        receipt = receipt.model_copy(update={"fingerprints": await self._fingerprints(bank, gone)})
         await self._parts.ledger.entomb(receipt, receipt.memories)
         await self._parts.embedder.forget([m.spoken for m in memories])
         with suppress(StoreUnavailable):  # it is accepted: they are hidden, and go when it is settled
             await self._parts.memories.delete(bank, receipt.memories)
-        gone = [*(m.text for m in memories), *(text for t in touched for text in t.purged_texts())]
-        return receipt.model_copy(update={"fingerprints": await self._fingerprints(bank, gone)})
+        return receipt
 
     async def _fingerprints(self, bank: str, texts: Iterable[str]) -> tuple[str, ...]:
         digest = await self._parts.digest(bank)

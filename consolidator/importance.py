@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
@@ -20,7 +20,6 @@ from consolidator.divergence import (
     CandidateReport,
     candidates_of,
     due,
-    groups_of,
     head_of,
     recent,
     responses_of,
@@ -49,12 +48,13 @@ from consolidator.meters import (
     in_two_levels,
     in_windows,
 )
-from consolidator.models import Memory, Value
+from consolidator.models import Value
 from consolidator.parts import Parts
 from consolidator.plans import Lease
-from consolidator.points import memory_of, observation_of
+from consolidator.points import memory_of
 from consolidator.runs import PASSING, Outcome, Progress, Run, figures, outcome_of, report_of
 from consolidator.runs import IncrementalReport as IncrementalReport
+from consolidator.showings import Shown, line_of, members, shown_in
 from consolidator.transcripts import Cell, Group, Importance, Matrix, Score, ScoringAbility, Transcript, key_of
 
 log = logging.getLogger("consolidator.importance")
@@ -63,6 +63,7 @@ Mode = Literal["auto", "matrix", "two-level"]
 SAMPLED = 2_000  # memories of a bank whose words are the background
 BACKGROUND_STAYS = 600.0  # seconds
 AT_ONCE, AT_MOST = 8, 20.0  # groups in one turn of a bank, and seconds for them: then consolidation comes first again
+LONGEST = 30.0  # seconds of such a turn, whatever a model is at
 RESTS = 600.0  # seconds that a model which has failed its check is left alone
 LATER = 60.0  # seconds from a failure that may pass to another try
 TRIES = 3  # of a transcript, where the model passes its check and fails again
@@ -75,21 +76,6 @@ class Measured(Value):
     item: str
     states: tuple[Importance, ...] = ()
     scores: tuple[Score, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """The items of a transcript that the bank knows, in order of appearance, with what has to be known of them."""
-
-    items: tuple[str, ...]
-    evidence: Mapping[str, Collection[str]]
-    texts: Mapping[str, str]  # as they were said
-    lines: Mapping[str, str] = field(repr=False)  # with date and speaker
-
-    def groups(self, items: Iterable[str] | None = None) -> list[Group]:
-        wanted = None if items is None else {*items}
-        every = groups_of(self.items, self.evidence, self.texts)
-        return [group for group in every if wanted is None or wanted & {*group.items}]
 
 
 class ImportanceService:
@@ -110,10 +96,13 @@ class ImportanceService:
         self._refused_until = float("-inf")
         self.refused: str | None = None  # why the configured model does not measure
         self._at_work: dict[str, asyncio.Task[bool | None]] = {}
+        self._asked: set[str] = set()  # banks for which somebody waits
+        self._erasures: Counter[str] = Counter()
         self._progress: dict[str, Progress] = {}
 
     def changed(self, bank: str) -> None:
         """Memories were erased: no count of their words stays, and nobody waits for a model that reads them."""
+        self._erasures[bank] += 1
         self._backgrounds.drop(bank)
         self._progress.pop(bank, None)
         self.give_way(bank)
@@ -121,6 +110,7 @@ class ImportanceService:
     def give_way(self, bank: str) -> None:
         """Somebody waits for the bank: what is being measured in the background is left for later."""
         if task := self._at_work.get(bank):
+            self._asked.add(bank)
             task.cancel()
 
     # the modes
@@ -132,6 +122,7 @@ class ImportanceService:
         """Every group against every response that it was shown to. auto: up to 12 groups each is left out by itself, up to 100
         in two levels. What is measured moves the importance of its items. dry_run: nothing is sent and nothing kept.
         """
+        erasures = self._erasures[bank]
         shown, meter = await self._prepared(bank, transcript, rehearsing=dry_run)
         groups = shown.groups(items)
         if mode == "auto" and len(groups) > self._policy.most:
@@ -141,24 +132,26 @@ class ImportanceService:
             rows = await every_pair(meter, transcript, groups)
         else:
             rows = await in_two_levels(meter, transcript, groups, keep=self._policy.keep)
-        return await self._matrix(bank, transcript, transcript.responses, rows, meter, dry_run=dry_run)
+        return await self._matrix(bank, transcript, transcript.responses, rows, meter, dry_run=dry_run, erasures=erasures)
 
     async def single(self, bank: str, transcript: Transcript, item: str, *, dry_run: bool = False) -> Matrix:
         """One item's group against the responses of its window. Raises NotFound for an item that the transcript does not show."""
+        erasures = self._erasures[bank]
         shown, meter = await self._prepared(bank, transcript, rehearsing=dry_run)
         group = next(iter(shown.groups([item])), None)
         if group is None:
             raise NotFound(f"the transcript shows no item {item} of this bank")
         row = await in_windows(meter, transcript, group, window=self._policy.window)
-        return await self._matrix(bank, transcript, tuple(row), [(group, row)], meter, dry_run=dry_run)
+        return await self._matrix(bank, transcript, tuple(row), [(group, row)], meter, dry_run=dry_run, erasures=erasures)
 
     async def _matrix(
-        self, bank: str, transcript: Transcript, places: Sequence[int], rows: Sequence[Row], meter: Meter, *, dry_run: bool
+        self, bank: str, transcript: Transcript, places: Sequence[int], rows: Sequence[Row], meter: Meter, *, dry_run: bool,
+        erasures: int,
     ) -> Matrix:
         if dry_run:
             rows = [(group, {p: _unsaid(cell) for p, cell in row.items()}) for group, row in rows]
         else:
-            await self._keep(bank, transcript, meter, rows)
+            await self._keep(bank, transcript, meter, rows, erasures)
         return Matrix(
             unit=meter.unit, groups=tuple(group for group, _ in rows), responses=tuple(map(transcript.response_id, places)),
             cells=tuple(tuple(row[place] for place in places) for _, row in rows),
@@ -210,16 +203,10 @@ class ImportanceService:
         if not waiting:
             return False
         transcript = waiting[0]
-        await self._parts.ledger.reading(lease, transcript.items)
-        task = self._at_work[bank] = asyncio.ensure_future(self._turn(bank, transcript))
+        await self._parts.ledger.reading(lease, [item for item in transcript.items if is_id(item)])
         try:
-            ended = await task
-        except asyncio.CancelledError:
-            if (holder := asyncio.current_task()) and holder.cancelling():
-                raise
-            return True
+            ended = await self._within_time(bank, transcript)
         finally:
-            del self._at_work[bank]
             with suppress(LeaseLost):
                 await self._parts.ledger.reading(lease, ())
         if ended:
@@ -228,13 +215,35 @@ class ImportanceService:
             return len(waiting) > 1
         return ended is not None
 
+    async def _within_time(self, bank: str, transcript: Transcript) -> bool | None:
+        """`_turn`, until somebody waits for the bank, or a model takes too long."""
+        task = self._at_work[bank] = asyncio.ensure_future(self._turn(bank, transcript))
+        try:
+            async with asyncio.timeout(LONGEST):
+                return await task
+        except TimeoutError:
+            log.warning("scoring_waits", extra={"action": "scoring_waits", "bank": bank, "error": "TimeoutError"})
+        except asyncio.CancelledError:
+            if (holder := asyncio.current_task()) and holder.cancelling():
+                raise
+            if bank in self._asked:
+                return False
+        finally:
+            del self._at_work[bank]
+            self._asked.discard(bank)
+        await self._put_off(bank)
+        return None
+
+    async def _put_off(self, bank: str) -> None:
+        await self._parts.ledger.wake(bank, new=0, delay=LATER, at_most=LATER, batch=MANY, priority=LAST)
+
     async def _turn(self, bank: str, transcript: Transcript) -> bool | None:
         """Whether the transcript is done with; None: not before some time has passed."""
         progress, outcomes, ended, passed = self._progress_of(bank, transcript), list[Outcome](), None, False
         try:
             passed = await self._able() is not None
-            run = await self._begun(bank, transcript)
-            ended = await self._some(run, progress, outcomes)
+            run = await self._begun(bank, transcript, last=transcript.closed)
+            ended = await self._some(run, progress, outcomes) if run.meter.unit != LEXICAL_UNIT else await self._whole(run)
             log.info("transcript_scored", extra={"action": "transcript_scored", **figures(report_of(run, outcomes))})
         except ScoringError as error:
             told = {"action": "scoring_waits", "bank": bank, "error": type(error).__name__}
@@ -243,7 +252,7 @@ class ImportanceService:
                 return True
             progress.failures += passed
         if ended is None:
-            await self._parts.ledger.wake(bank, new=0, delay=LATER, at_most=LATER, batch=MANY, priority=LAST)
+            await self._put_off(bank)
         return ended
 
     def _progress_of(self, bank: str, transcript: Transcript) -> Progress:
@@ -269,41 +278,75 @@ class ImportanceService:
             progress.tried.add((run.meter.unit, group))
         return True
 
+    async def _whole(self, run: Run) -> bool:
+        """By words, which costs no calls: every group that is due at once, each with the answers that move its mean."""
+        heads = [(group, sorted(self._head(run.transcript, group))) for group in run.due.groups]
+        cells = iter(await run.meter.cells([(place, group) for group, places in heads for place in places]))
+        rows = [(group, {place: next(cells) for place in places}) for group, places in heads]
+        for start in range(0, len(rows), AT_ONCE):
+            await self._keep(run.bank, run.transcript, run.meter, rows[start : start + AT_ONCE], run.erasures)
+        return True
+
     # how
 
-    async def _begun(self, bank: str, transcript: Transcript) -> Run:
-        """What words can tell costs nothing, so it waits for nothing. A transcript that is closed is ended where it was begun."""
+    def _head(self, transcript: Transcript, group: Group) -> frozenset[int]:
+        return head_of(transcript, group, window=self._policy.window, head=self._policy.head)
+
+    async def _begun(self, bank: str, transcript: Transcript, *, last: bool = False) -> Run:
+        """What words can tell costs nothing, so it waits for nothing; nor does what was begun, or is seen the last time."""
+        erasures = self._erasures[bank]
         shown, meter = await self._prepared(bank, transcript)
         groups, free = shown.groups(), meter.unit == LEXICAL_UNIT
-        known = {group: await self._scored(bank, transcript, group, meter.unit) for group in groups}
+        known = await self._known(bank, transcript, groups, meter.unit)
         states = await self._parts.ledger.importances(bank, meter.unit, shown.items)
         begun = {id for group in groups if known[group] and transcript.closed for id in group.items}
         told = due(
             transcript.model_copy(update={"closed": transcript.closed or free}), groups, now=self._parts.clock(), scored=known,
-            last_scored={id: state.last_scored for id, state in states.items() if not free and id not in begun},
-            max_age=timedelta(seconds=self._policy.max_age), window=self._policy.window,
+            last_scored={id: state.last_scored for id, state in states.items() if id not in begun},
+            max_age=timedelta(seconds=0 if free or last else self._policy.max_age), window=self._policy.window,
         )
-        return Run(bank=bank, transcript=transcript, meter=meter, due=told, known=known)
+        return Run(bank=bank, transcript=transcript, meter=meter, due=told, known=known, erasures=erasures)
+
+    async def _known(
+        self, bank: str, transcript: Transcript, groups: Sequence[Group], unit: str
+    ) -> dict[Group, set[str]]:
+        """The responses that each group was measured with before."""
+        places = {group: responses_of(transcript, group, window=self._policy.window) for group in groups}
+        known = {group: set[str]() for group in groups}
+        keys = {
+            key_of(unit, transcript.response_id(place), members(transcript, group, place)): (group, transcript.response_id(place))
+            for group in groups for place in places[group]
+        }
+        found = await self._parts.ledger.scores(bank, keys=list(keys), limit=len(keys)) if keys else []
+        for group, response in (keys[score.key] for score in found):
+            known[group].add(response)
+        return known
 
     async def _one(self, run: Run, group: Group) -> Outcome:
         """Measure a group with the responses that it was not measured with before, and keep that."""
         row = await in_windows(run.meter, run.transcript, group, window=self._policy.window, but=run.known[group])
-        return outcome_of(group, row.values(), await self._keep(run.bank, run.transcript, run.meter, [(group, row)]))
+        kept = await self._keep(run.bank, run.transcript, run.meter, [(group, row)], run.erasures)
+        return outcome_of(group, row.values(), kept)
 
-    async def _keep(self, bank: str, transcript: Transcript, meter: Meter, rows: Sequence[Row]) -> list[Score]:
-        """The scores that are new."""
+    async def _keep(
+        self, bank: str, transcript: Transcript, meter: Meter, rows: Sequence[Row], erasures: int
+    ) -> list[Score]:
+        """The scores that are new; none where something was erased since it was begun: they may be of what it said."""
+        if self._erasures[bank] != erasures:
+            return []
         items = sorted({item for group, _ in rows for item in group.items})
         states = await self._parts.ledger.importances(bank, meter.unit, items) if items else {}
         scores, now = [], self._parts.clock()
         for group, row in rows:
-            heads = head_of(transcript, group, window=self._policy.window, head=self._policy.head)
+            await asyncio.sleep(0)  # of a large matrix there are many
+            heads = self._head(transcript, group)
             means = [states[item].mean for item in group.items if item in states]
             for place, cell in row.items():
                 if cell.value is None:
                     continue
                 scores.append(Score(
-                    unit=meter.unit, response=transcript.response_id(place), items=group.items, value=cell.value,
-                    tokens=cell.tokens, how=cell.how, share=cell.share, context=meter.shown(place), at=now,
+                    unit=meter.unit, response=transcript.response_id(place), items=members(transcript, group, place),
+                    value=cell.value, tokens=cell.tokens, how=cell.how, share=cell.share, context=meter.shown(place), at=now,
                     counts=counts(cell.value, means, head=place in heads, policy=self._feedback),
                 ))
         new = await self._parts.ledger.keep_scores(bank, strongest_first(scores), stepper(scores, self._feedback))
@@ -311,14 +354,8 @@ class ImportanceService:
             self._told(bank)
         return new
 
-    async def _scored(self, bank: str, transcript: Transcript, group: Group, unit: str) -> set[str]:
-        places = responses_of(transcript, group, window=self._policy.window)
-        keys = [key_of(unit, transcript.response_id(place), group.items) for place in places]
-        found = await self._parts.ledger.scores(bank, keys=keys, limit=len(keys)) if keys else []
-        return {score.response for score in found}
-
-    async def _prepared(self, bank: str, transcript: Transcript, *, rehearsing: bool = False) -> tuple[_Shown, Meter]:
-        shown = await self._shown(bank, transcript)
+    async def _prepared(self, bank: str, transcript: Transcript, *, rehearsing: bool = False) -> tuple[Shown, Meter]:
+        shown = await shown_in(self._parts, bank, transcript)
         if self._parts.scorer is not None and (ability := await self._able()):
             return shown, ModelMeter(
                 model=self._parts.scorer, ability=ability, policy=self._policy, transcript=transcript, doubted=self._doubt,
@@ -341,28 +378,10 @@ class ImportanceService:
         """The model has to pass its check again before it measures anything else."""
         self._ability = None
 
-    async def _shown(self, bank: str, transcript: Transcript) -> _Shown:
-        """Items that are not there, or are being erased, are plain text."""
-        items = [item for item in transcript.items if is_id(item)]
-        gone = {stone.memory_id for stone in await self._parts.ledger.tombstones(bank, open_only=True)}
-        memories = {p.id: memory_of(bank, p) for p in await self._parts.memories.get(bank, items) if p.id not in gone}
-        told = await self._parts.observations.get(bank, items)
-        observations = {p.id: observation_of(bank, p) for p in told if not gone & {*p.payload["lineage_memory_ids"]}}
-        known = {id: memory.text for id, memory in memories.items()} | {id: o.text for id, o in observations.items()}
-        return _Shown(
-            tuple(item for item in transcript.items if item in known),
-            {id: {e.memory_id for e in o.evidence} for id, o in observations.items()}, known,
-            {id: _line(memory) for id, memory in memories.items()} | {id: o.text for id, o in observations.items()},
-        )
-
     async def _read_background(self, bank: str) -> Background:
         """Of the newest memories."""
         page = await self._parts.memories.scan(bank, order_by="retained_at", descending=True, limit=SAMPLED)
-        return Background.of(_line(memory_of(bank, point)) for point in page.points)
-
-
-def _line(memory: Memory) -> str:
-    return f"{memory.time:%d %B %Y} {memory.spoken}"
+        return await asyncio.to_thread(Background.of, [line_of(memory_of(bank, point)) for point in page.points])
 
 
 def _unsaid(cell: Cell) -> Cell:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class Jobs:
         self._importance = importance
         self._lot = lot
         self._locks: dict[str, asyncio.Lock] = {}
+        self._waiting: Counter[str] = Counter()  # who wants to change a bank, and cannot yet
 
     def erased(self, bank: str, ids: Iterable[str]) -> None:
         """Whoever in this process waits for a model over one of these need not wait."""
@@ -119,13 +121,16 @@ class Jobs:
     async def _alone(self, bank: str, wait: float) -> AsyncIterator[None]:
         """Nothing else in this process changes the bank. Raises Conflict after `wait` seconds."""
         lock = self._locks.setdefault(bank, asyncio.Lock())
-        if lock.locked() and wait:
-            self._importance.give_way(bank)
+        self._waiting[bank] += 1
         try:
+            if lock.locked() and wait:
+                self._importance.give_way(bank)
             async with asyncio.timeout(wait):
                 await lock.acquire()
         except TimeoutError:
             raise Conflict(f'bank "{bank}" is being consolidated; try again in a minute') from None
+        finally:
+            self._waiting[bank] -= 1
         try:
             yield
         finally:
@@ -219,10 +224,15 @@ class Jobs:
 
     async def _measure(self, bank: str, lease: Lease) -> bool:
         """A little of the importance that waits to be measured, when nothing else does; whether there is more of it."""
+        if self._waiting[bank]:
+            return True
         try:
             return await self._importance.work(bank, lease)
-        except ConsolidatorError as error:  # what is not measured is unknown, and keeps nothing else waiting
-            log.warning("not_measured", extra={"action": "not_measured", "bank": bank, "error": type(error).__name__})
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is: what is not measured is unknown, and keeps nothing waiting)
+            told = {"action": "not_measured", "bank": bank, "error": type(error).__name__, "place": place_of(error)}
+            log.log(logging.WARNING if isinstance(error, ConsolidatorError) else logging.ERROR, "not_measured", extra=told)
             return False
 
     async def _postponed(self, bank: str, lease: Lease, error: Exception, attempts: int) -> None:

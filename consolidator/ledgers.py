@@ -138,10 +138,12 @@ class Ledger(Protocol):
         ...
 
     async def entomb(self, receipt: Receipt, memory_ids: Sequence[str]) -> None:
-        """Open tombstones and keep the receipt, in one step: the point of no return of an erasure.
+        """Open tombstones and keep the receipt, without its fingerprints, in one step: the point of no return of an erasure.
 
-        Transcripts that show one of them go with it, and the scores whose group has one, with the importance of every item of
-        such a group. The same holds for an observation, when a plan that erases it, or gives it an older text, is committed.
+        Transcripts that show one of them, or have a line or a wording that is erased, or the id of the source that is, go with
+        it; and the scores whose group has one, with all that is known of every item of such a group, so that it is measured
+        anew. Where everything is asked for, nothing of all that is left. The same holds for an observation, when a plan that
+        erases it, or gives it an older text, is committed.
         """
         ...
 
@@ -200,13 +202,15 @@ class Ledger(Protocol):
     # importance: what was measured, and what waits to be
 
     async def keep_transcript(self, bank: str, transcript: Transcript) -> bool:
-        """Queue a transcript to be scored, in the place of what was kept of it before, whether scored or not. False: it shows
-        a memory with a tombstone, or is closed and kept already with as many turns; nothing was written.
+        """Queue a transcript to be scored, in the place of what waits of it. False: it is closed and waits already with as many
+        turns; or it shows what was erased, and nothing was written: a memory with a tombstone, an erased observation, or one
+        with a text that no version of it has any more, or a line that a receipt has the digest of, though somebody may have
+        said it again since: it only means that this conversation is not scored. Raises InvalidInput for an item that is no id.
         """
         ...
 
-    async def transcripts(self, bank: str, *, waiting_only: bool = True, limit: int = 100) -> list[Transcript]:
-        """The oldest `at` first."""
+    async def transcripts(self, bank: str, *, limit: int = 100) -> list[Transcript]:
+        """Those that wait, the oldest `at` first."""
         ...
 
     async def unscored(self) -> list[str]:
@@ -214,15 +218,16 @@ class Ledger(Protocol):
         ...
 
     async def transcript_scored(self, bank: str, transcript: Transcript) -> None:
-        """It waits no longer, unless more was added to it meanwhile; one that is closed is dropped with its text."""
+        """It is dropped with its text, unless more was added to it meanwhile; who keeps it again brings the whole."""
         ...
 
     async def keep_scores(
         self, bank: str, scores: Sequence[Score], step: Callable[[Importance | None, Score, str], Importance]
     ) -> list[Score]:
         """Keep measurements and move the state of each of their items by a pure function of what it was, the score and the item,
-        in one step; those that were new. One with a key that is kept already moves nothing; one whose group or context shows
-        a memory with a tombstone, or an erased observation, is not kept. A score that does not count is kept, and moves nothing.
+        in one step; those that were new. One with a key that is kept already moves nothing; a response moves an item once in
+        each unit, also where its group is another one by now; one whose group or context shows a memory with a tombstone, or an
+        erased observation, is not kept. A score that does not count is kept, and moves nothing. Raises InvalidInput as above.
         """
         ...
 

@@ -14,9 +14,9 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 
 from consolidator.errors import InvalidInput
 from consolidator.transcripts import Cell, Group
@@ -73,6 +73,94 @@ class Background:
         return (1 - UNSEEN) * self.counts.get(word, 0) / self.total + UNSEEN / VOCABULARY
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How often each word is said in one text, and how many words it has."""
+
+    counts: Mapping[str, int]
+    total: int
+
+    @classmethod
+    def of(cls, text: str) -> Words:
+        counts = Counter(words_of(text))
+        return cls(dict(counts), counts.total())
+
+
+class Exchange:
+    """Query and response after all that was shown, from which any group may be left out.
+
+    A group costs as much as its own words: of the others only the length of what is left matters, and is reckoned once for each.
+    """
+
+    def __init__(self, query: str, response: str, shown: Mapping[str, int], length: int, background: Background) -> None:
+        """shown: counts of at least the words that are said, in what was shown, which has `length` words."""
+        answer = words_of(response)
+        self.answer = len(answer)
+        self._said = Counter(words_of(query) + answer)
+        self.words = self._said.total()
+        self._shown = {word: shown[word] for word in self._said if shown.get(word)}
+        self._rest = {word: (1 - SHOWN) * background.probability(word) for word in self._said}
+        self._length = length
+        self._without: dict[int, tuple[float, float]] = {}
+        self._cells: dict[float, Cell] = {}
+
+    def lost(self, parts: Sequence[Words]) -> float:
+        """What it loses without these, in nats per word."""
+        length = sum(part.total for part in parts)
+        if not length or not self.words:
+            return 0.0
+        out: dict[str, int] = {}
+        for part in parts:
+            for word in self._common(part.counts):
+                out[word] = out.get(word, 0) + part.counts[word]
+        less, scale = self._shorter(length)
+        return (less + sum(self._term(word, scale) - self._term(word, scale, out[word]) for word in out)) / self.words
+
+    def cell(self, parts: Sequence[Words]) -> Cell:
+        """`lost`, as a cell. Most groups have no word of an exchange, and share a few values: these share a cell."""
+        value = self.lost(parts)
+        if value not in self._cells:
+            self._cells[value] = Cell(value=value, tokens=self.words, status="scored")
+        return self._cells[value]
+
+    def _common(self, counts: Mapping[str, int]) -> list[str]:
+        few, many = (counts, self._said) if len(counts) < len(self._said) else (self._said, counts)
+        return [word for word in few if word in many]
+
+    def _shorter(self, length: int) -> tuple[float, float]:
+        """What is lost where as many words were left out, none of them one that is said, and the scale of what is left."""
+        if length not in self._without:
+            whole, scale = self._scale(0), self._scale(length)
+            less = sum(self._term(word, whole) - self._term(word, scale) for word in self._shown)
+            self._without[length] = less, scale
+        return self._without[length]
+
+    def _scale(self, out: int) -> float:
+        left = self._length - out
+        return SHOWN / left if left else 0.0
+
+    def _term(self, word: str, scale: float, out: int = 0) -> float:
+        return self._said[word] * math.log(scale * (self._shown[word] - out) + self._rest[word])
+
+
+class Showing:
+    """What was shown so far, each item once, and what may be said after it."""
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+        self._counts: Counter[str] = Counter()
+        self._length = 0
+
+    def show(self, told: Words) -> None:
+        counts = self._counts
+        for word, number in told.counts.items():
+            counts[word] += number
+        self._length += told.total
+
+    def exchange(self, query: str, response: str) -> Exchange:
+        return Exchange(query, response, self._counts, self._length, self._background)
+
+
 def divergences(
     query: str, response: str, shown: Mapping[str, str], groups: Sequence[Group], background: Background | None = None
 ) -> list[float]:
@@ -82,44 +170,18 @@ def divergences(
     shown, which ranks almost as well and keeps no counts. 0 for a group that was not shown, or where no word was said: `cells`
     tells these apart.
     """
-    said = Counter(words_of(query) + words_of(response))
-    counts = {item: Counter(words_of(text)) for item, text in shown.items()}
-    base = background or Background.of(shown.values())
-    whole = Counter(chain.from_iterable(part.elements() for part in counts.values()))
-    rest = {word: (1 - SHOWN) * base.probability(word) for word in said}
-    full = _log_likelihood(said, whole, whole.total(), rest, {})
-    return [_lost(said, full, whole, rest, [counts[item] for item in group.items if item in counts]) for group in groups]
+    told = {item: Words.of(text) for item, text in shown.items()}
+    showing = Showing(background or Background.of(shown.values()))
+    for words in told.values():
+        showing.show(words)
+    exchange = showing.exchange(query, response)
+    return [exchange.lost([told[item] for item in group.items if item in told]) for group in groups]
 
 
-def _lost(
-    said: Mapping[str, int], full: float, whole: Counter[str], rest: Mapping[str, float], parts: Sequence[Counter[str]]
-) -> float:
-    """Leaving out is closed form: the group's counts are taken from those of the whole."""
-    length = sum(part.total() for part in parts)
-    if not length or not said:
-        return 0.0
-    out = {word: number for word in said if (number := sum(part[word] for part in parts))}
-    return (full - _log_likelihood(said, whole, whole.total() - length, rest, out)) / sum(said.values())
-
-
-def _log_likelihood(
-    said: Mapping[str, int], whole: Counter[str], total: int, rest: Mapping[str, float], out: Mapping[str, int]
-) -> float:
-    scale = SHOWN / total if total else 0.0
-    return sum(n * math.log(scale * (whole[word] - out.get(word, 0)) + rest[word]) for word, n in said.items())
-
-
-def cells(
-    query: str, response: str, shown: Mapping[str, str], groups: Sequence[Group], background: Background | None = None
-) -> list[Cell]:
-    """`divergences` as cells, words for tokens; not applicable where the response says nothing, or was not shown the group."""
-    answer = len(words_of(response))
-    if not answer:
-        return [Cell(status="not_applicable", reason="empty_response")] * len(groups)
-    tokens = answer + len(words_of(query))
-    values = divergences(query, response, shown, groups, background)
-    absent = Cell(status="not_applicable", reason="not_in_context")
-    return [
-        Cell(value=value, tokens=tokens, status="scored") if shown.keys() & set(group.items) else absent
-        for group, value in zip(groups, values, strict=True)
-    ]
+def cells_of(exchange: Exchange, parts: Iterable[Sequence[Words]]) -> Iterator[Cell]:
+    """What an exchange loses with each of several groups, as cells, words for tokens; not applicable where the response says
+    nothing, or was not shown the group. parts: of each group, the items that were shown.
+    """
+    absent = Cell(status="not_applicable", reason="not_in_context" if exchange.answer else "empty_response")
+    for part in parts:
+        yield exchange.cell(part) if exchange.answer and part else absent

@@ -13,15 +13,19 @@ from consolidator.importance import IncrementalReport, Measured, Mode
 from consolidator.models import Hit
 from consolidator.reading import ReadOnlyBank
 from consolidator.recording import Recording, demand_whole_letters
-from consolidator.transcripts import Group, Matrix, Role, Transcript
+from consolidator.retention import Retainer
+from consolidator.transcripts import Group, Matrix, Role, Segment, Transcript, Turn
 
 
 class MeasuredBank(ReadOnlyBank):
     """One isolated memory, whose importance to answers can be measured."""
 
     async def keep_transcript(self, transcript: Transcript) -> bool:
-        """Let the background score it, by the configured model or by words. False: it shows what was erased, and is not kept."""
-        kept = await self._parts.ledger.keep_transcript(self.id, _checked(transcript))
+        """Let the background score it, by the configured model or by words, and drop it then. Secrets are masked, as `retain`
+        does. False: it says what was erased, and is not kept.
+        """
+        masked = without_secrets(_checked(transcript), self._services.retainer, await self._parts.digest(self.id))
+        kept = await self._parts.ledger.keep_transcript(self.id, masked)
         if kept:
             await self._services.wake(self.id, new=0)
         return kept
@@ -75,6 +79,14 @@ def _checked(transcript: Transcript) -> Transcript:
         raise InvalidInput("this takes a Transcript, as a recorder has it, or read_transcript reads it")
     demand_whole_letters(transcript.turns)
     return transcript
+
+
+def without_secrets(transcript: Transcript, retainer: Retainer, digest: Callable[[str], str]) -> Transcript:
+    def masked(turn: Turn) -> Turn:
+        segments = tuple(Segment(text=retainer.masked(s.text, digest), items=s.items) for s in turn.segments)
+        return turn if segments == turn.segments else Turn(role=turn.role, segments=segments)
+
+    return transcript.model_copy(update={"turns": tuple(map(masked, transcript.turns))})
 
 
 class Recorder:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from itertools import islice
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
@@ -20,13 +23,15 @@ from consolidator.divergence import (
     together,
 )
 from consolidator.errors import ContextTooLong, ScoringError, ScoringMisaligned, ScoringRejected, ScoringUnavailable
-from consolidator.lexical import LEXICAL_UNIT, Background, cells
+from consolidator.lexical import LEXICAL_UNIT, Background, Exchange, Showing, Words, cells_of
 from consolidator.models import Value
 from consolidator.ports import LogprobModel
 from consolidator.targets import THOUGHT, WINDOW, Context, not_applicable, plan_contexts, target
-from consolidator.transcripts import Cell, Group, Scored, ScoringAbility, Target, Transcript
+from consolidator.transcripts import Cell, Group, Scored, ScoringAbility, Target, Transcript, Turn
 
+Mark = Annotated[str, Field(min_length=1)]
 Row = tuple[Group, dict[int, Cell]]  # by the place of the response
+AT_ONCE = 20_000  # pairs
 OVER_BUDGET = Cell(status="failed", reason="over_budget")
 
 
@@ -47,7 +52,7 @@ class ScoringPolicy(Value):
     tokens: int = Field(default=2_000_000, ge=1)
     chunk_tokens: int = Field(default=50_000, ge=16)
     thought: Literal["drop", "score"] = "drop"
-    thought_marks: tuple[str, str] = THOUGHT
+    thought_marks: tuple[Mark, Mark] = THOUGHT
 
 
 class Meter(Protocol):
@@ -68,7 +73,7 @@ class Meter(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class LexicalMeter:
-    """By the words of question and response. texts: of each item, with date and speaker."""
+    """By the words of question and response. texts: of each item, with date and speaker. Each is read once."""
 
     transcript: Transcript
     texts: Mapping[str, str]
@@ -76,26 +81,72 @@ class LexicalMeter:
     unit: str = LEXICAL_UNIT
     prompts: int = 0
     tokens: int = 0
+    _read: int = 0  # turns
+    _asked: Turn | None = None  # the question before those
+    _showing: Showing = field(init=False)
+    _places: list[int] = field(init=False)
+    _words: dict[str, Words] = field(default_factory=dict)
+    _first: dict[str, int] = field(init=False)  # where each was first shown, in that order
+    _exchanges: dict[int, Exchange] = field(default_factory=dict)
+    _sets: dict[int, frozenset[str]] = field(default_factory=dict)  # by how many were shown
+
+    def __post_init__(self) -> None:
+        self._showing = Showing(self.background)
+        known = (item for item in self.transcript.items if item in self.texts)
+        self._first = {item: self.transcript.showings[item][0] for item in known}
+        self._places = list(self._first.values())
 
     def shown(self, response: int) -> frozenset[str]:
-        return frozenset[str]().union(*(turn.items for turn in self.transcript.turns[:response])) & self.texts.keys()
+        number = bisect_left(self._places, response)
+        if number not in self._sets:
+            self._sets[number] = frozenset(islice(self._first, number))
+        return self._sets[number]
 
     async def cells(self, asked: Sequence[tuple[int, Group]]) -> list[Cell]:
-        by_response: dict[int, list[Group]] = {}
-        for response, group in asked:
-            by_response.setdefault(response, []).append(group)
-        found = {
-            (response, group): cell
-            for response, groups in by_response.items()
-            for group, cell in zip(groups, self._of(response, groups), strict=True)
-        }
-        return [found[pair] for pair in asked]
+        by_response: dict[int, list[int]] = {}
+        for number, (response, _) in enumerate(asked):
+            by_response.setdefault(response, []).append(number)
+        found: dict[int, Cell] = {}
+        for response, numbers in by_response.items():
+            exchange = await self._exchange(response)
+            parts = ([*self._left_out(asked[number][1], response)] for number in numbers)
+            found |= zip(numbers, cells_of(exchange, parts), strict=True)
+            await asyncio.sleep(0)  # others go on meanwhile
+        return [found[number] for number in range(len(asked))]
 
-    def _of(self, response: int, groups: Sequence[Group]) -> list[Cell]:
-        before, shown = self.transcript.turns[:response], {item: self.texts[item] for item in sorted(self.shown(response))}
-        asked = next((turn for turn in reversed(before) if turn.role == "user"), None)
-        query = "".join(segment.text for segment in asked.segments if not segment.items) if asked else ""
-        return cells(query, self.transcript.turns[response].text, shown, groups, self.background)
+    def _left_out(self, group: Group, response: int) -> Iterator[Words]:
+        for item in group.items:
+            if self._first.get(item, response) < response:
+                yield self._words[item]
+
+    async def _exchange(self, response: int) -> Exchange:
+        """Made of what was shown before it, which is read on from where the last one ended."""
+        while response not in self._exchanges:
+            place, turn = self._read, self.transcript.turns[self._read]
+            for item in turn.items - self._words.keys():
+                if item in self._first:
+                    self._words[item] = Words.of(self.texts[item])
+                    await asyncio.sleep(0)
+            if place == self._read:  # nobody else has read it meanwhile
+                self._read_on(place, turn)
+        return self._exchanges[response]
+
+    def _read_on(self, place: int, turn: Turn) -> None:
+        if turn.role == "assistant":
+            asked = self._asked.segments if self._asked else ()
+            query = "".join(segment.text for segment in asked if not segment.items)
+            self._exchanges[place] = self._showing.exchange(query, turn.text)
+        for item in turn.items:
+            if self._first.get(item) == place:
+                self._showing.show(self._words[item])
+        self._asked = turn if turn.role == "user" else self._asked
+        self._read += 1
+
+
+def shown_of(group: Group, meter: Meter, place: int) -> tuple[str, ...]:
+    """The items of a group that were in the context of a response, in the group's order: what its cell is about."""
+    shown = meter.shown(place)
+    return tuple(item for item in group.items if item in shown)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,14 +166,19 @@ class ModelMeter:
     unit: str = ""
     _contexts: dict[int, Context | ContextTooLong] = field(default_factory=dict)
     _known: dict[Target, Scored | ScoringError] = field(default_factory=dict)
+    _shown: dict[int, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.unit = self.ability.unit
 
     def shown(self, response: int) -> frozenset[str]:
         context = self._contexts.get(response)
-        places = context.turns if isinstance(context, Context) else ()
-        return frozenset[str]().union(*(self.transcript.turns[place].items for place in places))
+        if not isinstance(context, Context):
+            return frozenset()
+        if response not in self._shown:
+            items = (self.transcript.turns[place].items for place in context.turns)
+            self._shown[response] = frozenset[str]().union(*items)
+        return self._shown[response]
 
     async def cells(self, asked: Sequence[tuple[int, Group]]) -> list[Cell]:
         if asked and not self._contexts:
@@ -194,9 +250,13 @@ class ModelMeter:
 
 async def every_pair(meter: Meter, transcript: Transcript, groups: Sequence[Group]) -> list[Row]:
     """Each group with each response."""
-    places = transcript.responses
-    cells = iter(await meter.cells([(place, group) for group in groups for place in places]))
-    return [(group, {place: next(cells) for place in places}) for group in groups]
+    places, rows = transcript.responses, list[Row]()
+    most = max(AT_ONCE // max(len(places), 1), 1)
+    for start in range(0, len(groups), most):
+        part = groups[start : start + most]
+        cells = iter(await meter.cells([(place, group) for group in part for place in places]))
+        rows += [(group, {place: next(cells) for place in places}) for group in part]
+    return rows
 
 
 async def in_windows(

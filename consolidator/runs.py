@@ -37,13 +37,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """known: of each group, the responses that it was measured with before."""
+    """known: of each group, the responses that it was measured with before. erasures: how many the bank had seen as it began."""
 
     bank: str
     transcript: Transcript
     meter: Meter
     due: Due
     known: Mapping[Group, Collection[str]]
+    erasures: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

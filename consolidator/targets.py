@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast
 
 from consolidator.errors import ContextTooLong, ScoringMisaligned, ScoringRejected
 from consolidator.transcripts import Cell, Group, Segment, Target, Transcript, Turn
@@ -19,6 +18,7 @@ from consolidator.transcripts import Cell, Group, Segment, Target, Transcript, T
 WINDOW = 50  # responses after a showing that may lean on it
 CARRIED = 4  # a quarter of the budget is for showings from before the newest turns
 THOUGHT = ("<think>", "</think>")
+SPACE = re.compile(r"\s*")
 
 Marks = tuple[str, str]
 
@@ -164,17 +164,32 @@ def says_something(turn: Turn, marks: Marks = THOUGHT) -> bool:
     return bool(split_thought(turn.text, marks)[1].strip())
 
 
-@lru_cache(maxsize=16)
-def _thoughts(marks: Marks) -> re.Pattern[str]:
-    opening, closing = map(re.escape, marks)
-    opened_before = rf"\A(?:(?!{opening}).)*?{closing}\s*"
-    return re.compile(rf"{opened_before}|{opening}.*?{closing}\s*|\A\s*{opening}.*", re.DOTALL)
-
-
 def _outside(text: str, marks: Marks) -> list[tuple[int, int]]:
     """The stretches of a text that are no thought."""
-    borders = [0, *(border for found in _thoughts(marks).finditer(text) for border in found.span()), len(text)]
+    borders = [0, *(border for span in _thoughts(text, marks) for border in span), len(text)]
     return list(zip(borders[::2], borders[1::2], strict=True))
+
+
+def _thoughts(text: str, marks: Marks) -> Iterator[tuple[int, int]]:
+    """Each with its marks and the space after it. A first one may have been opened before the text, or, where a text begins with
+    one, never be ended; further on, a mark that nothing ends is a word like others.
+    """
+    opening, closing = marks
+    start, end = text.find(opening), text.find(closing)
+    if end >= 0 and not 0 <= start < end:
+        yield 0, (place := _after(text, end + len(closing)))
+        start = text.find(opening, place)
+    elif start >= 0 and not text[:start].strip() and text.find(closing, start + len(opening)) < 0:
+        yield 0, len(text)
+        return
+    while start >= 0 and (end := text.find(closing, start + len(opening))) >= 0:
+        yield start, (place := _after(text, end + len(closing)))
+        start = text.find(opening, place)
+
+
+def _after(text: str, place: int) -> int:
+    """Where the space ends that begins here."""
+    return cast("re.Match[str]", SPACE.match(text, place)).end()
 
 
 def not_applicable(

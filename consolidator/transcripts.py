@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WrapValidator
 
 from consolidator.models import Time, Value
 
 Role = Literal["system", "user", "assistant", "tool"]
 Status = Literal["scored", "not_applicable", "failed"]
+MOST_TOKENS = 1_000_000  # of a turn
+Items = frozenset[Annotated[str, Field(max_length=128)]]  # a bound also refuses half a surrogate pair
+TokenIds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(max_length=MOST_TOKENS)]
+
+
+def _as_it_is(value: object, validate: Callable[[object], frozenset[str]]) -> frozenset[str]:
+    """One set stays one, however many values have it."""
+    return value if type(value) is frozenset else validate(value)
+
+
+class _Reckoning(Value):
+    """Keeps what was once reckoned from its fields."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Nothing that was reckoned goes along: the copy may have other fields."""
+        copied = super().model_copy(update=update, deep=deep)
+        values = vars(copied)
+        for reckoned in values.keys() - type(self).model_fields.keys():
+            del values[reckoned]
+        return copied
 
 
 class Segment(Value):
-    """A piece of a turn. items: ids of the memories and observations that it shows."""
+    """A piece of a turn. items: ids of the memories and observations that it shows, each at most 128 characters."""
 
     text: str = Field(repr=False)
-    items: frozenset[str] = frozenset()
+    items: Items = frozenset()
 
 
-class Turn(Value):
+class Turn(_Reckoning):
     """One entry of a conversation; a turn of role `assistant` is a response. token_ids: of a response, as the model made them."""
 
     role: Role
     segments: tuple[Segment, ...] = Field(min_length=1)
-    token_ids: tuple[int, ...] | None = Field(default=None, repr=False)
+    token_ids: TokenIds | None = Field(default=None, repr=False)
 
-    @property
+    @cached_property
     def text(self) -> str:
         return "".join(segment.text for segment in self.segments)
 
-    @property
+    @cached_property
     def items(self) -> frozenset[str]:
         return frozenset().union(*(segment.items for segment in self.segments))
 
 
-class Transcript(Value):
+class Transcript(_Reckoning):
     """closed: nothing will be added to it. at: when it was last added to."""
 
     id: str = Field(min_length=1, max_length=256)
@@ -45,15 +66,24 @@ class Transcript(Value):
     closed: bool = True
     at: Time
 
-    @property
+    @cached_property
     def responses(self) -> tuple[int, ...]:
         """Where its responses stand among the turns."""
         return tuple(n for n, turn in enumerate(self.turns) if turn.role == "assistant")
 
-    @property
+    @cached_property
     def items(self) -> tuple[str, ...]:
         """What it shows, each once, in order of appearance; ties by id."""
         return tuple(dict.fromkeys(item for turn in self.turns for s in turn.segments for item in sorted(s.items)))
+
+    @cached_property
+    def showings(self) -> Mapping[str, tuple[int, ...]]:
+        """Of each item, the places of the turns that show it."""
+        found: dict[str, list[int]] = {}
+        for place, turn in enumerate(self.turns):
+            for item in turn.items:
+                found.setdefault(item, []).append(place)
+        return {item: tuple(places) for item, places in found.items()}
 
     def response_id(self, turn: int) -> str:
         """The same whenever the transcript is read again, also after more was added to it."""
@@ -140,18 +170,28 @@ class Matrix(Value):
         tokens = sum(count for _, count in known)
         return sum(value * count for value, count in known) / tokens if tokens else None
 
-    def row(self, group: int) -> float:
-        """What all responses together lost with the group, in nats per token, signed: its importance."""
-        return sum(c.value or 0.0 for c in self.cells[group])
+    def row(self, group: int) -> float | None:
+        """What all responses together lost with the group, in nats per token, signed: its importance. None: nothing is known."""
+        return _sum(self.cells[group])
 
-    def column(self, response: int) -> float:
-        """What a response lost with all groups together, in nats per token, signed: how much it depends on memory."""
-        return sum(row[response].value or 0.0 for row in self.cells)
+    def column(self, response: int) -> float | None:
+        """What a response lost with all groups together, in nats per token, signed: how much it depends on memory. None: nothing
+        is known.
+        """
+        return _sum(row[response] for row in self.cells)
+
+    def row_incomplete(self, group: int) -> bool:
+        """Some cell of the row failed: its sum lacks it."""
+        return any(cell.status == "failed" for cell in self.cells[group])
+
+    def column_incomplete(self, response: int) -> bool:
+        """Some cell of the column failed: its sum lacks it."""
+        return any(row[response].status == "failed" for row in self.cells)
 
     @property
     def incomplete(self) -> bool:
         """Some cell that could have a value failed: sums lack it."""
-        return any(cell.status == "failed" for row in self.cells for cell in row)
+        return any(map(self.row_incomplete, range(len(self.cells))))
 
     def important_for(self, response: str, above: float = 0.01) -> list[tuple[Group, float]]:
         """The groups that a response leant on, the most important first, ties by id; none for a response that is not here."""
@@ -170,6 +210,11 @@ class Matrix(Value):
                     yield group, response, cell
 
 
+def _sum(cells: Iterable[Cell]) -> float | None:
+    known = [cell.value for cell in cells if cell.value is not None]
+    return sum(known) if known else None
+
+
 def key_of(unit: str, response: str, items: Iterable[str]) -> str:
     return "\n".join([unit, response, *sorted(items)])
 
@@ -182,7 +227,7 @@ class Score(Value):
     unit: str
     response: str
     items: tuple[str, ...]
-    context: frozenset[str]
+    context: Annotated[frozenset[str], WrapValidator(_as_it_is)]
     value: float
     tokens: int
     how: Literal["exact", "bucket"] = "exact"

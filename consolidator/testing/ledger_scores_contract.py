@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from consolidator.models import ObservationState
+from consolidator.errors import InvalidInput
+from consolidator.models import ObservationState, Receipt
 from consolidator.plans import Change
 from consolidator.ports import Ledger
-from consolidator.testing.ledger_contract import AT, BANK, change, intent, observation, receipt
+from consolidator.testing.ledger_contract import AT, BANK, change, intent, observation, receipt, refused
 from consolidator.transcripts import Importance, Score, Segment, Transcript, Turn
+from consolidator.words import plain, wordings
 
 UNIT = "a-model/1"
 
@@ -46,12 +50,34 @@ async def measured(ledger: Ledger, *scores: Score, bank: str = BANK) -> list[Sco
     return await ledger.keep_scores(bank, scores, added)
 
 
-async def ids(ledger: Ledger, bank: str = BANK, *, waiting_only: bool = True) -> list[str]:
-    return [it.id for it in await ledger.transcripts(bank, waiting_only=waiting_only)]
+async def ids(ledger: Ledger, bank: str = BANK) -> list[str]:
+    return [it.id for it in await ledger.transcripts(bank)]
+
+
+def saying(*texts: str, id: str = "t1", **fields: Any) -> Transcript:
+    """A turn for each text, which marks nothing."""
+    turns = tuple(Turn(role="user", segments=(Segment(text=text),)) for text in texts)
+    return Transcript.model_validate({"id": id, "turns": turns, "at": AT, **fields})
+
+
+async def keyed(ledger: Ledger, text: str, bank: str = BANK) -> str:
+    return hmac.new(await ledger.bank_key(bank), text.encode(), hashlib.sha256).hexdigest()
+
+
+async def erasing(ledger: Ledger, *texts: str, id: str = "r1", memories: Sequence[str] = ("m1",), **asked: Any) -> Receipt:
+    """The receipt of an erasure of these texts, with what they are found by."""
+    told = {"digests": tuple([await keyed(ledger, plain(text)) for text in texts]), "asked": asked}
+    runs = [(await keyed(ledger, run))[:16] for text in texts for run in wordings(text)]
+    return receipt(id, *memories).model_copy(update={**told, "fingerprints": tuple(runs)})
 
 
 async def groups(ledger: Ledger, bank: str = BANK) -> list[tuple[str, ...]]:
     return sorted(it.items for it in await ledger.scores(bank))
+
+
+def _handed(line: str) -> Transcript:
+    turn = Turn(role="system", segments=(Segment(text=f"{line}\n", items=frozenset({"o1"})),))
+    return transcript("t1").model_copy(update={"turns": (turn,)})
 
 
 class LedgerScoresContract:
@@ -89,10 +115,10 @@ class LedgerScoresContract:
             await ledger.keep_transcript(BANK, it)
             await ledger.transcript_scored(BANK, it)
             await ledger.transcript_scored(BANK, it)
-        assert await ids(ledger) == []
-        assert await ledger.transcripts(BANK, waiting_only=False) == [open_]
+        assert (await ids(ledger), await ledger.texts(BANK), await ledger.unscored()) == ([], [], [])
         assert (await ledger.scoring(BANK))["transcripts"] == 0
-        assert {place for place, _ in await ledger.texts(BANK)} == {"transcript/open"}
+        rows = await ledger.dump(BANK)
+        assert (rows["transcript"], rows["showing"]) == ([], [])
         await ledger.keep_transcript(BANK, transcript("open", "m1", turns=3, later=1, closed=False))
         assert await ids(ledger) == ["open"]
         await ledger.transcript_scored(BANK, transcript("unknown"))
@@ -114,6 +140,18 @@ class LedgerScoresContract:
         assert {text for _, text in told} == {"I know:\nAlice likes tea.", "I know:", "I know:\n", "Alice likes tea."}
         (row,) = (await ledger.dump(BANK))["transcript"]
         assert "Alice likes tea." in row["body"]
+
+    async def test_what_is_no_id_is_refused(self, ledger: Ledger) -> None:
+        await ledger.keep_transcript(BANK, transcript("t1", "m" * 128))
+        for id in ("m" * 129, "half \ud800", "NUL \0", ""):
+            segment = Segment.model_construct(text="Known.", items=frozenset({"m1", id}))
+            turn = Turn.model_construct(role="system", segments=(segment,), token_ids=None)
+            odd = transcript("t2").model_copy(update={"turns": (turn,)})
+            await refused(InvalidInput, ledger.keep_transcript(BANK, odd))
+            await refused(InvalidInput, measured(ledger, score("m1", id)))
+            told = score("m1", response=repr(id), context={"m1", id})
+            assert await measured(ledger, told) == [told]  # a stranger in a transcript that was measured keeps nobody away
+        assert await ids(ledger) == ["t1"]
 
     # scores
 
@@ -152,6 +190,18 @@ class LedgerScoresContract:
         }
         assert (found["m1"].last_scored, found["m2"].last_scored) == (AT, AT + timedelta(minutes=5))
         assert [it.mean for it in (await ledger.importances(BANK, "another")).values()] == [8.0]
+
+    async def test_a_response_moves_an_item_once_whatever_is_left_out_with_it(self, ledger: Ledger) -> None:
+        """Consolidation gives an observation more evidence: the same answer tells nothing new of those who were there."""
+        odd = "NUL \0/1"
+        await measured(ledger, score("o1", "m1", response=odd), score("o2", counts=False))
+        wider = score("o1", "m1", "m2", value=9.0, response=odd)
+        assert await measured(ledger, wider, score("m2", "m3", response=odd), score("o2", "m4")) != []
+        found = await ledger.importances(BANK, UNIT)
+        assert {item: (it.updates, it.maximum) for item, it in found.items()} == {
+            "o1": (1, 0.5), "m1": (1, 0.5), "m2": (1, 9.0), "m3": (1, 0.5), "o2": (1, 0.5), "m4": (1, 0.5),
+        }
+        assert ("o1", "m1", "m2") in await groups(ledger)  # it explains what it explains
 
     async def test_a_score_that_does_not_count_moves_nothing(self, ledger: Ledger) -> None:
         aside = score("m1", counts=False)
@@ -233,12 +283,78 @@ class LedgerScoresContract:
         await ledger.transcript_scored(BANK, seen)
         await measured(ledger, score("m1", "o1"), score("o1", "o2", response="x"), score("m2"), score("m3", unit="another"))
         await ledger.entomb(receipt("r1", "m1"), ["m1"])
-        assert await ids(ledger, waiting_only=False) == ["t2", "t3"]
-        assert await groups(ledger) == [("m2",), ("m3",), ("o1", "o2")]
+        assert await ids(ledger) == ["t2", "t3"]
+        assert await groups(ledger) == [("m2",), ("m3",), ("o2",)]
         assert {*await ledger.importances(BANK, UNIT)} == {"m2", "o2"}
         assert await ledger.score_units(BANK) == {UNIT: (2, 0.5), "another": (1, 0.5)}
         rows = await ledger.dump(BANK)
         assert "m1" not in json.dumps({name: rows[name] for name in ("transcript", "showing", "score", "member", "importance")})
+
+    async def test_whoever_was_measured_with_it_is_measured_anew_and_nobody_else(self, ledger: Ledger) -> None:
+        """Also with the same response: a score that stood for the mate alone, or for it and a third, is in nobody's way."""
+        alone, third = score("o1", response="x"), score("o1", "o3", response="y")
+        await measured(ledger, score("m1", "o1"), alone, third)
+        untouched = (await ledger.importances(BANK, UNIT))["o3"]
+        for n in range(2):
+            await ledger.entomb(receipt(f"r{n}", f"m{n + 1}"), [f"m{n + 1}"])
+            assert await ledger.importances(BANK, UNIT) == {"o3": untouched}
+            assert await ledger.scores(BANK, keys=[alone.key, third.key]) == []
+            assert await measured(ledger, alone, third, score("o1", "m2") if not n else score("o3", "o1", response="y")) != []
+            found = await ledger.importances(BANK, UNIT)
+            assert (found["o1"].updates, found["o3"]) == (3 if not n else 2, untouched)
+
+    async def test_an_erasure_of_everything_leaves_nothing_that_was_measured(self, ledger: Ledger) -> None:
+        for bank in (BANK, "bob"):
+            await ledger.keep_transcript(bank, saying("Nobody knows why.", closed=False))
+            await measured(ledger, score("o7"), bank=bank)
+        await ledger.entomb(await erasing(ledger, everything=True), ["m1"])
+        rows = await ledger.dump(BANK)
+        assert not [name for name in ("transcript", "showing", "score", "member", "importance") if rows[name]]
+        assert (await ids(ledger, "bob"), await groups(ledger, "bob")) == (["t1"], [("o7",)])
+        assert {*await ledger.importances("bob", UNIT)} == {"o7"}
+
+    async def test_an_erasure_of_a_source_takes_the_transcript_of_that_name(self, ledger: Ledger) -> None:
+        for id in ("chat/7", "chat/8"):
+            await ledger.keep_transcript(BANK, saying("Good morning.", id=id))
+        await ledger.entomb(await erasing(ledger, source="chat/7"), ["m1"])
+        assert await ids(ledger) == ["chat/8"]
+
+    async def test_an_erased_text_goes_from_within_longer_ones(self, ledger: Ledger) -> None:
+        said = "I was at the Southmead clinic on Friday because of my left knee."
+        held = {"t1": f"As she told me: {said.upper()} And then?", "t2": f"Hm.\n{said}", "t3": "I was at the clinic on Friday."}
+        for id, text in held.items():
+            await ledger.keep_transcript(BANK, saying("Hello.", text, id=id))
+        await ledger.entomb(await erasing(ledger, said), ["m1"])
+        assert await ids(ledger) == ["t3"]
+        (kept,) = await ledger.receipts(BANK)
+        assert (kept.fingerprints, len(kept.digests)) == ((), 1)
+        await ledger.settle(await erasing(ledger, said))
+        assert [it.fingerprints for it in await ledger.receipts(BANK)] == [()]
+
+    async def test_an_erased_text_is_not_written_again_by_who_goes_on(self, ledger: Ledger) -> None:
+        said, later = "My PIN is 4711.", "My cat is Tom."
+        before = saying("Hello.", said, closed=False)
+        assert await ledger.keep_transcript(BANK, before)
+        await ledger.entomb(await erasing(ledger, said), ["m1"])
+        for again in (before, saying("Hello.", said, "And then?"), saying("Well:\n my  pin is 4711. \nYes", id="t2")):
+            assert not await ledger.keep_transcript(BANK, again)
+        assert await ids(ledger) == []
+        assert await ledger.keep_transcript(BANK, saying("Hello.", later))
+        await ledger.settle(await erasing(ledger, said, later))  # what was found only when it was carried out
+        assert not await ledger.keep_transcript(BANK, saying("Hello.", later, id="t3"))
+        assert await ledger.keep_transcript("bob", before)
+
+    async def test_an_observation_is_shown_as_it_stands_or_not_at_all(self, ledger: Ledger) -> None:
+        """A line as recall hands it out is not the text itself; who goes on with one brings an erased version back."""
+        newer = observation(text="Alice drinks oolong.", version=2, rev=1, cites=("m1", "m2"))
+        lease = await self._learnt(ledger, observation())
+        await ledger.commit(intent("i2", change(newer, base_rev=0, lineage=("m1", "m2"))), lease)
+        await ledger.mark_applied("i2")
+        assert await ledger.keep_transcript(BANK, _handed("- Alice drinks oolong. (01 June 2026)"))
+        back = change(observation(version=3, rev=2), base_rev=1).model_copy(update={"purge": (2,)})
+        await ledger.commit(intent("i3", back, kind="forget", erased=("m2",)), lease)
+        assert not await ledger.keep_transcript(BANK, _handed("- Alice drinks oolong. (01 June 2026)"))
+        assert await ledger.keep_transcript(BANK, _handed("- Alice likes tea. (01 June 2026)"))
 
     async def test_what_arrives_after_the_tombstone_is_dropped(self, ledger: Ledger) -> None:
         await ledger.keep_transcript(BANK, transcript("t1", "m2", closed=False))
@@ -273,7 +389,7 @@ class LedgerScoresContract:
         back = change(observation(version=3, rev=2), base_rev=1).model_copy(update={"purge": (2,)})
         await ledger.commit(intent("i3", back, kind="forget", erased=("m2",)), lease)
         await self._only_of_others(ledger)
-        assert await ledger.keep_transcript(BANK, transcript("t9", "o1"))
+        assert await ledger.keep_transcript(BANK, _handed("- Alice likes tea. (01 June 2026)"))
         assert len(await measured(ledger, score("o1"))) == 1
 
     async def test_support_that_goes_leaves_what_was_measured(self, ledger: Ledger) -> None:

@@ -64,7 +64,7 @@ def _hand_over(waiting: asyncio.Future[T], done: Future[T]) -> None:
     if waiting.cancelled():
         return
     if (error := done.exception()) is not None:
-        waiting.set_exception(error)
+        waiting.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)  # a future takes none
     else:
         waiting.set_result(done.result())
 

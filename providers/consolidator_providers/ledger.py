@@ -223,8 +223,8 @@ class SqlLedger:
         await self.bank_key(bank)
         return await self._db.write(lambda db: scored.keep_transcript(db, bank, transcript))
 
-    async def transcripts(self, bank: str, *, waiting_only: bool = True, limit: int = 100) -> list[Transcript]:
-        return await self._db.read(lambda db: scored.transcripts(db, bank, limit, waiting_only=waiting_only))
+    async def transcripts(self, bank: str, *, limit: int = 100) -> list[Transcript]:
+        return await self._db.read(lambda db: scored.transcripts(db, bank, limit))
 
     async def unscored(self) -> list[str]:
         return await self._db.read(scored.unscored)

@@ -36,9 +36,11 @@ FROM_1 = (
     "CREATE INDEX handed_by_bank ON handed (bank, seq)",
 )
 FROM_2 = (
+    "CREATE TABLE receipt_digest (digest VARCHAR(64) NOT NULL, bank VARCHAR(128) NOT NULL, PRIMARY KEY (digest, bank))",
+    "INSERT INTO receipt_digest SELECT DISTINCT told.value, receipt.bank FROM receipt, {digests}",
     "CREATE TABLE transcript (id TEXT NOT NULL, bank VARCHAR(128) NOT NULL, turns INTEGER NOT NULL, closed BOOLEAN NOT NULL, "
-    "waiting BOOLEAN NOT NULL, body TEXT NOT NULL, at {time} NOT NULL, PRIMARY KEY (id, bank))",
-    "CREATE INDEX transcript_by_bank ON transcript (bank, waiting, at)",
+    "body TEXT NOT NULL, at {time} NOT NULL, PRIMARY KEY (id, bank))",
+    "CREATE INDEX transcript_by_bank ON transcript (bank, at)",
     "CREATE TABLE showing (item VARCHAR(128) NOT NULL, transcript TEXT NOT NULL, bank VARCHAR(128) NOT NULL, "
     "PRIMARY KEY (item, transcript, bank))",
     "CREATE INDEX showing_by_transcript ON showing (transcript)",
@@ -46,6 +48,7 @@ FROM_2 = (
     "response TEXT NOT NULL, value {double} NOT NULL, tokens BIGINT NOT NULL, how VARCHAR(16) NOT NULL, share {double} NOT NULL, "
     "counts BOOLEAN NOT NULL, at {time} NOT NULL, PRIMARY KEY (seq), UNIQUE (digest))",
     "CREATE INDEX score_by_bank ON score (bank, at)",
+    "CREATE INDEX score_by_response ON score (bank, response)",
     "CREATE TABLE member (score INTEGER NOT NULL, item VARCHAR(128) NOT NULL, bank VARCHAR(128) NOT NULL, "
     "position INTEGER NOT NULL, PRIMARY KEY (score, item))",
     "CREATE INDEX member_by_item ON member (item)",
@@ -55,9 +58,14 @@ FROM_2 = (
     "CREATE INDEX importance_by_unit ON importance (bank, unit, mean)",
 )
 MIGRATIONS = {1: FROM_1, 2: FROM_2}
-TYPES = {
-    "sqlite": {"time": "DATETIME", "double": "FLOAT", "serial": "INTEGER"},
-    "postgresql": {"time": "TIMESTAMP WITH TIME ZONE", "double": "FLOAT(53)", "serial": "SERIAL"},
+DIALECTS = {
+    "sqlite": {
+        "time": "DATETIME", "double": "FLOAT", "serial": "INTEGER", "digests": "json_each(receipt.body, '$.digests') AS told",
+    },
+    "postgresql": {
+        "time": "TIMESTAMP WITH TIME ZONE", "double": "FLOAT(53)", "serial": "SERIAL",
+        "digests": "json_array_elements_text(receipt.body::json -> 'digests') AS told(value)",
+    },
 }
 
 
@@ -74,6 +82,6 @@ def bring_up(db: Connection) -> None:
         raise NewerFormat(f"the ledger has format {found}, this version knows {known}; install a newer consolidator")
     for version in range(found, t.SCHEMA_VERSION):
         for statement in MIGRATIONS[version]:
-            db.exec_driver_sql(statement.format(**TYPES[db.dialect.name]))
+            db.exec_driver_sql(statement.format(**DIALECTS[db.dialect.name]))
     if found < t.SCHEMA_VERSION:
         db.execute(update(t.meta).where(row).values(value=str(t.SCHEMA_VERSION)))

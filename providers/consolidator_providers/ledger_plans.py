@@ -94,23 +94,43 @@ def tombstones(db: Connection, bank: str, ids: Sequence[str] | None, *, open_onl
 
 
 def entomb(db: Connection, receipt: Receipt, memory_ids: Sequence[str]) -> None:
-    queue.lock(db, t.bank.c.id == receipt.bank)
+    owner = queue.lock(db, t.bank.c.id == receipt.bank)
+    assert owner is not None
     known = {stone.memory_id for stone in tombstones(db, receipt.bank, memory_ids, open_only=False)}
     shared = {"bank": receipt.bank, "receipt": receipt.id, "open": True}
     new = [memory for memory in dict.fromkeys(memory_ids) if memory not in known]
     rows.insert_all(db, t.tombstone, ({"memory": memory, **shared} for memory in new))
     db.execute(insert(t.receipt), _receipt_row(receipt))
     told = [id for part in rows.chunks(memory_ids) for id in db.scalars(rows.derived(receipt.bank, part))]
-    rows.drop_transcripts(db, receipt.bank, [*memory_ids, *told, *receipt.digests])
+    _note_digests(db, receipt)
+    if receipt.asked.get("everything"):
+        rows.drop_all_measured(db, receipt.bank)
+        return
+    source = receipt.asked.get("source")
+    rows.drop_transcripts(
+        db, receipt.bank, [*memory_ids, *told, *receipt.digests],
+        *rows.quoting(db, receipt.bank, owner.key, receipt.fingerprints), *([source] if isinstance(source, str) else ()),
+    )
     rows.drop_scores(db, receipt.bank, memory_ids)
 
 
+def _note_digests(db: Connection, receipt: Receipt) -> None:
+    c = t.receipt_digest.c
+    for part in rows.chunks(receipt.digests):
+        known = set(db.scalars(select(c.digest).where(c.digest.in_(part), rows.in_bank(t.receipt_digest, receipt.bank))))
+        rows.insert_all(db, t.receipt_digest, ({"digest": d, "bank": receipt.bank} for d in part if d not in known))
+
+
 def settle(db: Connection, receipt: Receipt) -> None:
+    queue.lock(db, t.bank.c.id == receipt.bank)
     db.execute(update(t.tombstone).where(t.tombstone.c.receipt == receipt.id).values(open=False))
     db.execute(update(t.receipt).where(t.receipt.c.id == receipt.id), _receipt_row(receipt))
+    _note_digests(db, receipt)
     for part in rows.chunks(receipt.digests):
         db.execute(delete(t.handed).where(t.handed.c.bank == receipt.bank, t.handed.c.digest.in_(part)))
 
 
 def _receipt_row(receipt: Receipt) -> dict[str, Any]:
-    return {"id": receipt.id, "bank": receipt.bank, "state": receipt.state, "body": receipt.model_dump_json(), "at": receipt.at}
+    """Fingerprints are of six words at a time, which can be guessed one after the other: they stay with the caller."""
+    body = receipt.model_dump_json(exclude={"fingerprints"})
+    return {"id": receipt.id, "bank": receipt.bank, "state": receipt.state, "body": body, "at": receipt.at}

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, RowMapping, Select, Table, func, select
 
 from consolidator.plans import Spent
 from consolidator.transcripts import Transcript
+from consolidator_providers import ledger_rows as rows
 from consolidator_providers import ledger_schema as t
-from consolidator_providers import ledger_scores as scored
 
 NEVER_TOLD = {("bank", "key"), ("version", "vector")}
 
@@ -31,7 +31,7 @@ def read_texts(db: Connection, bank: str) -> Iterable[tuple[str, str]]:
     for plan, body in db.execute(select(t.intent.c.id, t.intent.c.body).where(t.intent.c.bank == bank)):
         yield from _filled(f"intent/{plan}", body=body)
     for id, body in db.execute(select(t.transcript.c.id, t.transcript.c.body).where(t.transcript.c.bank == bank)):
-        yield from ((f"transcript/{id}", text) for text in scored.said(Transcript.model_validate_json(body)))
+        yield from ((f"transcript/{id}", text) for text in rows.said(Transcript.model_validate_json(body)))
 
 
 def _filled(place: str, **columns: str | None) -> Iterable[tuple[str, str]]:

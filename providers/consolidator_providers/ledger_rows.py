@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import hmac
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    String,
+    Table,
+    and_,
+    cast,
+    delete,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from consolidator.models import Evidence, Observation, ObservationState, Version
 from consolidator.plans import Change, Entry, History, Intent
+from consolidator.transcripts import Transcript
+from consolidator.words import wordings
 from consolidator_providers import ledger_schema as t
 
 CHUNK = 500  # bound parameters in one statement
@@ -112,9 +130,29 @@ def _untell(db: Connection, bank: str, seqs: Any, holding: Any, **values: None) 
     return db.execute(told.values(**values)).rowcount
 
 
-def drop_transcripts(db: Connection, bank: str, items: Iterable[str]) -> None:
-    """Those that show one of these, with their texts. items: ids, and keyed digests of lines."""
-    s, shown = t.showing.c, set[str]()
+def said(transcript: Transcript) -> Iterator[str]:
+    """Each piece of it that may be a text of its own elsewhere: segments, and lines."""
+    pieces = (piece for turn in transcript.turns for text in (turn.text, *(s.text for s in turn.segments))
+              for piece in (text, *text.splitlines()))
+    yield from dict.fromkeys(piece for piece in pieces if piece.strip())
+
+
+def quoting(db: Connection, bank: str, key: bytes, fingerprints: Sequence[str]) -> list[str]:
+    """Transcripts with a wording of what is erased. fingerprints: the beginnings of keyed digests."""
+    if not fingerprints:
+        return []
+    gone, size, c = frozenset(fingerprints), len(fingerprints[0]), t.transcript.c
+    found = []
+    for id, body in db.execute(select(c.id, c.body).where(c.bank == bank)):
+        runs = frozenset().union(*map(wordings, said(Transcript.model_validate_json(body))))
+        if any(hmac.digest(key, run.encode(), "sha256").hex()[:size] in gone for run in runs):
+            found.append(id)
+    return found
+
+
+def drop_transcripts(db: Connection, bank: str, items: Iterable[str], *ids: str) -> None:
+    """Those with these ids, and those that show one of the items, with their texts. items: ids, and keyed digests of lines."""
+    s, shown = t.showing.c, set(ids)
     for part in chunks(items):
         shown.update(db.scalars(select(s.transcript).where(s.item.in_(part), in_bank(t.showing, bank))))
     for part in chunks(shown):
@@ -122,17 +160,48 @@ def drop_transcripts(db: Connection, bank: str, items: Iterable[str]) -> None:
         db.execute(delete(t.transcript).where(t.transcript.c.id.in_(part), in_bank(t.transcript, bank)))
 
 
+def drop_all_measured(db: Connection, bank: str) -> None:
+    """Every transcript, score and importance of a bank."""
+    kept = select(t.transcript.c.id).where(t.transcript.c.bank == bank)
+    db.execute(delete(t.showing).where(t.showing.c.transcript.in_(kept), in_bank(t.showing, bank)))
+    scores = select(t.score.c.seq).where(t.score.c.bank == bank)
+    db.execute(delete(t.member).where(t.member.c.score.in_(scores)))
+    for table in (t.transcript, t.score, t.importance):
+        db.execute(delete(table).where(table.c.bank == bank))
+
+
 def drop_scores(db: Connection, bank: str, items: Sequence[str]) -> None:
-    """Those whose group has one of these, with the importance of every item of such a group."""
-    m, scores, moved = t.member.c, set[int](), set(items)
-    for part in chunks(items):
-        scores.update(db.scalars(select(m.score).where(m.item.in_(part), in_bank(t.member, bank))))
-    for seqs in chunks(scores):
+    """Those whose group has one of these; and all that is known of whatever was in such a group, so that it is measured anew."""
+    m, moved = t.member.c, set(items)
+    for seqs in chunks(_scores_of(db, bank, items)):
         moved.update(db.scalars(select(m.item).where(m.score.in_(seqs))))
-        db.execute(delete(t.member).where(m.score.in_(seqs)))
-        db.execute(delete(t.score).where(t.score.c.seq.in_(seqs)))
+        _drop_rows(db, seqs)
     for part in chunks(moved):
         db.execute(delete(t.importance).where(t.importance.c.item.in_(part), in_bank(t.importance, bank)))
+    for seqs in chunks(_scores_of(db, bank, moved)):
+        _leave(db, seqs, moved)
+
+
+def _scores_of(db: Connection, bank: str, items: Iterable[str]) -> set[int]:
+    m = t.member.c
+    parts = (select(m.score).where(m.item.in_(part), in_bank(t.member, bank)) for part in chunks(items))
+    return {seq for query in parts for seq in db.scalars(query)}
+
+
+def _leave(db: Connection, seqs: Sequence[int], items: Iterable[str]) -> None:
+    """What was measured of others together with these stays theirs alone, under a key that keeps no measurement away."""
+    m = t.member.c
+    for part in chunks(items):
+        db.execute(delete(t.member).where(m.score.in_(seqs), m.item.in_(part)))
+    left = set(db.scalars(select(m.score).where(m.score.in_(seqs)).distinct()))
+    _drop_rows(db, [seq for seq in seqs if seq not in left])
+    apart = literal("apart/", String).concat(cast(t.score.c.seq, String))
+    db.execute(update(t.score).where(t.score.c.seq.in_(left)).values(digest=apart))
+
+
+def _drop_rows(db: Connection, seqs: Sequence[int]) -> None:
+    db.execute(delete(t.member).where(t.member.c.score.in_(seqs)))
+    db.execute(delete(t.score).where(t.score.c.seq.in_(seqs)))
 
 
 def write_entries(db: Connection, entries: Iterable[Entry]) -> None:

@@ -56,6 +56,10 @@ class Floats(TypeDecorator[Vector]):
         return list(array("f", value)) if value else None
 
 
+def told(text: str) -> str:
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 class Told(TypeDecorator[str]):
     """Free text that others wrote, without the characters that not every database takes."""
 
@@ -63,7 +67,7 @@ class Told(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
-        return None if value is None else value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        return None if value is None else told(value)
 
 
 tables = MetaData()
@@ -224,6 +228,12 @@ receipt = Table(
     Index("receipt_by_bank", "bank", "state"),
 )
 
+receipt_digest = Table(
+    "receipt_digest", tables,  # texts that were erased, by the keyed digests of all receipts
+    Column("digest", String(64), primary_key=True),
+    Column("bank", Id, primary_key=True),
+)
+
 parked = Table(
     "parked", tables,
     Column("memory", Id, primary_key=True),
@@ -264,15 +274,14 @@ handed = Table(
 # importance: what waits to be scored, what was measured, what it comes to
 
 transcript = Table(
-    "transcript", tables,
+    "transcript", tables,  # each waits: what was scored is dropped with its text
     Column("id", Told, primary_key=True),  # chosen by callers, so that two banks may have the same
     Column("bank", Id, primary_key=True),
     Column("turns", Integer, nullable=False),
     Column("closed", Boolean, nullable=False),
-    Column("waiting", Boolean, nullable=False),
     Column("body", Text, nullable=False),
     Column("at", Utc, nullable=False),
-    Index("transcript_by_bank", "bank", "waiting", "at"),
+    Index("transcript_by_bank", "bank", "at"),
 )
 
 showing = Table(
@@ -297,6 +306,7 @@ score = Table(
     Column("counts", Boolean, nullable=False),
     Column("at", Utc, nullable=False),
     Index("score_by_bank", "bank", "at"),
+    Index("score_by_response", "bank", "response"),
 )
 
 member = Table(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
+from consolidator.errors import InvalidInput
 from consolidator.models import ObservationState
 from consolidator.transcripts import Importance, Score, Transcript
 from consolidator.words import plain
@@ -19,25 +20,40 @@ from consolidator_providers import ledger_schema as t
 
 Step = Callable[[Importance | None, Score, str], Importance]
 Place = tuple[str, str]  # unit and item
+Once = tuple[str, str, str]  # unit, response and item
+MOST_LETTERS = 128  # of an item's id
 
 # transcripts
 
 
 def keep_transcript(db: Connection, bank: str, transcript: Transcript) -> bool:
+    _demand_ids(transcript.items)
     owner = queue.lock(db, t.bank.c.id == bank)
     assert owner is not None
     mine = (t.transcript.c.id == transcript.id, t.transcript.c.bank == bank)
     before = db.execute(select(t.transcript.c.closed, t.transcript.c.turns).where(*mine)).one_or_none()
     again = before is not None and before.closed and transcript.closed and before.turns == len(transcript.turns)
-    if again or _withheld(db, bank, transcript.items):
+    lines = {hmac.digest(owner.key, plain(line).encode(), "sha256").hex() for line in rows.said(transcript)}
+    if again or _withheld(db, bank, transcript.items) or _erased(db, bank, lines) or _outdated(db, bank, transcript):
         return False
-    values = {**_state(transcript), "waiting": True, "body": transcript.model_dump_json()}
+    values = {**_state(transcript), "body": transcript.model_dump_json()}
     if before is None:
         db.execute(insert(t.transcript), {"id": transcript.id, "bank": bank, **values})
     else:
         db.execute(update(t.transcript).where(*mine), values)
-    _show(db, bank, transcript, owner.key)
+    _show(db, bank, transcript, lines)
     return True
+
+
+def _demand_ids(items: Iterable[str]) -> None:
+    """Raises InvalidInput for what is no id in any database."""
+    for item in items:
+        if not _is_id(item):
+            raise InvalidInput(f"an item is named by its id, of 1 to {MOST_LETTERS} whole characters")
+
+
+def _is_id(item: str) -> bool:
+    return 0 < len(item) <= MOST_LETTERS and t.told(item) == item
 
 
 def _state(transcript: Transcript) -> dict[str, Any]:
@@ -45,10 +61,9 @@ def _state(transcript: Transcript) -> dict[str, Any]:
     return {"turns": len(transcript.turns), "closed": transcript.closed, "at": transcript.at}
 
 
-def _show(db: Connection, bank: str, transcript: Transcript, key: bytes) -> None:
+def _show(db: Connection, bank: str, transcript: Transcript, lines: Set[str]) -> None:
     """Note what it shows: items, and lines, for what somebody said may be a memory, and be erased, without being marked."""
     s = t.showing.c
-    lines = {hmac.new(key, plain(line).encode(), hashlib.sha256).hexdigest() for line in said(transcript)}
     mine = (s.transcript == transcript.id, s.bank == bank)
     before, now = set(db.scalars(select(s.item).where(*mine))), {*transcript.items, *lines}
     for part in rows.chunks(before - now):
@@ -57,42 +72,50 @@ def _show(db: Connection, bank: str, transcript: Transcript, key: bytes) -> None
     rows.insert_all(db, t.showing, ({"item": item, **place} for item in sorted(now - before)))
 
 
-def said(transcript: Transcript) -> Iterator[str]:
-    """Each piece of it that may be a text of its own elsewhere: segments, and lines."""
-    pieces = (piece for turn in transcript.turns for text in (turn.text, *(s.text for s in turn.segments))
-              for piece in (text, *text.splitlines()))
-    yield from dict.fromkeys(piece for piece in pieces if piece.strip())
-
-
-def transcripts(db: Connection, bank: str, limit: int, *, waiting_only: bool) -> list[Transcript]:
+def transcripts(db: Connection, bank: str, limit: int) -> list[Transcript]:
     c = t.transcript.c
     query = select(c.body).where(c.bank == bank).order_by(c.at, c.id).limit(limit)
-    query = query.where(c.waiting) if waiting_only else query
     return [Transcript.model_validate_json(body) for body in db.scalars(query)]
 
 
 def unscored(db: Connection) -> list[str]:
-    return sorted(db.scalars(select(t.transcript.c.bank).where(t.transcript.c.waiting).distinct()))
+    return sorted(db.scalars(select(t.transcript.c.bank).distinct()))
 
 
 def transcript_scored(db: Connection, bank: str, transcript: Transcript) -> None:
     queue.lock(db, t.bank.c.id == bank)
     c = t.transcript.c
     as_it_was = (c[name] == value for name, value in _state(transcript).items())
-    here = db.scalar(select(c.id).where(c.id == transcript.id, c.bank == bank, *as_it_was))
-    if here is None:
-        return
     mine = (c.id == transcript.id, c.bank == bank)
-    if transcript.closed:
+    if db.scalar(select(c.id).where(*mine, *as_it_was)) is not None:
         db.execute(delete(t.showing).where(t.showing.c.transcript == transcript.id, t.showing.c.bank == bank))
         db.execute(delete(t.transcript).where(*mine))
-    else:
-        db.execute(update(t.transcript).where(*mine).values(waiting=False))
+
+
+def _erased(db: Connection, bank: str, lines: Iterable[str]) -> bool:
+    """Whether one of these is an erased text. The ledger knows no memory's text, so that one that was told again counts too."""
+    c = t.receipt_digest.c
+    parts = (select(c.digest).where(c.digest.in_(part), rows.in_bank(t.receipt_digest, bank)) for part in rows.chunks(lines))
+    return any(db.scalars(query.limit(1)).first() is not None for query in parts)
+
+
+def _outdated(db: Connection, bank: str, transcript: Transcript) -> bool:
+    """Whether it shows an observation that has lost a version to an erasure, and not as one of those that stand."""
+    v, o = t.version.c, t.observation.c
+    stands: dict[str, list[str]] = {}
+    for part in rows.chunks(transcript.items):
+        mine = select(o.id).where(o.id.in_(part), rows.in_bank(t.observation, bank))
+        lost = set(db.scalars(select(v.observation).where(v.observation.in_(mine), v.text.is_(None))))
+        stands |= {id: [] for id in lost}
+        for id, text in db.execute(select(v.observation, v.text).where(v.observation.in_(lost), v.text.is_not(None))):
+            stands[id].append(plain(text))
+    shown = ((plain(s.text), stands[id]) for turn in transcript.turns for s in turn.segments for id in s.items if id in stands)
+    return any(not any(text in said for text in texts) for said, texts in shown)
 
 
 def _withheld(db: Connection, bank: str, items: Iterable[str]) -> set[str]:
     """Of these: memories with a tombstone, erased observations, and those with a text from a memory whose tombstone is open."""
-    asked = list(items)
+    asked = [item for item in items if _is_id(item)]
     gone = {stone.memory_id for stone in plans.tombstones(db, bank, asked, open_only=False)}
     o, told, stone = t.observation.c, t.lineage.c, t.tombstone.c
     going = select(told.observation).join(t.tombstone, stone.memory == told.memory).where(told.role == "text", stone.open)
@@ -107,6 +130,7 @@ def _withheld(db: Connection, bank: str, items: Iterable[str]) -> set[str]:
 
 
 def keep_scores(db: Connection, bank: str, scores: Sequence[Score], step: Step) -> list[Score]:
+    _demand_ids(item for score in scores for item in score.items)
     queue.lock(db, t.bank.c.id == bank)
     asked: dict[str, Score] = {}
     for score in scores:
@@ -116,8 +140,10 @@ def keep_scores(db: Connection, bank: str, scores: Sequence[Score], step: Step) 
     fresh = {told: score for told, score in asked.items() if told not in known}
     gone = _withheld(db, bank, {item for score in fresh.values() for item in (*score.items, *score.context)})
     kept = {told: score for told, score in fresh.items() if not gone & {*score.items, *score.context}}
+    counting = [score for score in kept.values() if score.counts]
+    moved = _moved(db, bank, counting)
     _insert(db, bank, kept)
-    _move(db, bank, [score for score in kept.values() if score.counts], step)
+    _move(db, bank, counting, step, moved)
     return list(kept.values())
 
 
@@ -139,20 +165,32 @@ def _members(bank: str, seq: int, score: Score) -> Iterator[dict[str, Any]]:
         yield {"score": seq, "item": item, "bank": bank, "position": position}
 
 
-def _move(db: Connection, bank: str, scores: Sequence[Score], step: Step) -> None:
+def _moved(db: Connection, bank: str, scores: Iterable[Score]) -> set[Once]:
+    """Which items the responses of these scores have moved, whatever was left out with them."""
+    s, m = t.score.c, t.member.c
+    query = select(s.unit, s.response, m.item).join(t.member, m.score == s.seq).where(s.bank == bank, s.counts)
+    parts = (query.where(s.response.in_(part)) for part in rows.chunks(score.response for score in scores))
+    return {(unit, response, item) for part in parts for unit, response, item in db.execute(part)}
+
+
+def _move(db: Connection, bank: str, scores: Sequence[Score], step: Step, moved: set[Once]) -> None:
+    """A response moves an item once, also where its group has changed since. moved: what it has moved; is added to."""
     before: dict[Place, Importance] = {}
     for unit in {score.unit for score in scores}:
         items = {item for score in scores if score.unit == unit for item in score.items}
         before |= {(unit, item): state for item, state in importances(db, bank, unit, sorted(items)).items()}
     now: dict[Place, Importance] = {}
     for score in scores:
-        for place in ((score.unit, item) for item in dict.fromkeys(score.items)):
-            now[place] = step(now.get(place) or before.get(place), score, place[1])
+        for item in dict.fromkeys(score.items):
+            place, once = (score.unit, item), (score.unit, t.told(score.response), item)
+            if once not in moved:
+                now[place] = step(now.get(place) or before.get(place), score, item)
+                moved.add(once)
     rows.insert_all(db, t.importance, (_row(bank, p, state) for p, state in now.items() if p not in before))
-    if moved := [_row(bank, p, state, "of_") for p, state in now.items() if p in before]:
+    if changed := [_row(bank, p, state, "of_") for p, state in now.items() if p in before]:
         i = t.importance.c
         here = (i.bank == bindparam("of_bank"), i.unit == bindparam("of_unit"), i.item == bindparam("of_item"))
-        db.execute(update(t.importance).where(*here), moved)
+        db.execute(update(t.importance).where(*here), changed)
 
 
 def _row(bank: str, place: Place, state: Importance, mark: str = "") -> dict[str, Any]:
@@ -222,7 +260,7 @@ def scoring(db: Connection, bank: str) -> dict[str, int]:
     c, s = t.transcript.c, t.score.c
     measured = select(func.count(t.member.c.item.distinct())).join(t.score, s.seq == t.member.c.score).where(s.bank == bank)
     return {
-        "transcripts": db.scalar(select(func.count()).where(c.bank == bank, c.waiting)) or 0,
+        "transcripts": db.scalar(select(func.count()).where(c.bank == bank)) or 0,
         "scores": db.scalar(select(func.count()).where(s.bank == bank)) or 0,
         "items": db.scalar(measured) or 0,
     }

@@ -14,7 +14,7 @@ async def race(url: str, rounds: int) -> int:
     ledger, kept = await open_ledger(url=url), 0
     for n in range(rounds):
         await ledger.keep_transcript(BANK, transcript("t1", "m1", turns=n + 2, closed=False))
-        kept += len(await measured(ledger, score("m1", "m2", response=f"t1/{n}"), score("m2", response=f"t1/{n}")))
+        kept += len(await measured(ledger, score("m1", "m2", response=f"t1/{n}"), score("m2", response=f"t2/{n}")))
     await ledger.close()
     return kept
 

@@ -215,6 +215,8 @@ VERSION_2_ROWS = (
     f"INSERT INTO tombstone VALUES ('m9', '{BANK}', 'r1', {{yes}})",
     f"INSERT INTO handed VALUES ('{BANK}', 'd', 1, '{AT:%Y-%m-%d %H:%M:%S.%f}')",
     f"INSERT INTO spend VALUES ('{BANK}', '{AT:%Y-%m-%d}', 2, 100, 10)",
+    *(f"INSERT INTO receipt VALUES ('{r.id}', '{BANK}', 'settled', '{r.model_dump_json()}', '{r.at:%Y-%m-%d %H:%M:%S}')"
+      for r in (receipt(f"r{n}").model_copy(update={"digests": told}) for n, told in enumerate([("a", "b"), ("b",), ()]))),
 )
 
 
@@ -234,6 +236,7 @@ async def test_all_that_stood_in_version_2_is_there_and_importance_beside_it(url
     assert await ledger.keep_transcript(BANK, transcript("t1", "m1"))
     assert await measured(ledger, score("m1"), score("m9")) == [score("m1")]
     assert await ledger.score_units(BANK) == {UNIT: (1, 0.5)}
+    assert [row["digest"] for row in (await ledger.dump(BANK))["receipt_digest"]] == ["a", "b"]
     assert (await ledger.describe())["schema"] == "3"
     await ledger.close()
 

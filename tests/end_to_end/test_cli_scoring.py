@@ -20,7 +20,7 @@ from consolidator.divergence import REASONS, Skip
 from consolidator.errors import InvalidInput
 from consolidator.testing import HashEmbedder
 from consolidator.transcripts import Cell, Group, Matrix, Segment, Transcript, Turn
-from consolidator_adapters.cli import scoring_views
+from consolidator_adapters.cli import scoring, scoring_views
 from consolidator_adapters.cli.candidate_file import REJECTED_KEPT, Candidate, decided, merged
 from consolidator_adapters.cli.transcribed import Item, Shown
 from consolidator_adapters.heatmap import Box, Sheet, cut, is_dark, number, shade, svg
@@ -109,7 +109,8 @@ class TestScore:
         cells = {g["items"][0]: row for g, row in zip(told["matrix"]["groups"], told["matrix"]["cells"], strict=True)}
         known = [cell["value"] for cell in cells[ids[1]] if cell["value"] is not None]
         assert told["importance"][ids[1]] == pytest.approx(sum(known))
-        assert told["dependence"]["talk/9"] == 0
+        assert told["dependence"]["talk/9"] is None  # it says nothing, which is not 0
+        assert told["lacking"] == {"importance": [], "dependence": []}
         assert [it["group"] for it in told["important"]["talk/5"]] == [ids[1]]
         assert (told["texts"][ids[1]], told["transcript"]) == ("I like green tea, never coffee.", "talk")
         assert (told["plain_text"], told["kept"], told["incomplete"]) == (0, None, False)
@@ -285,6 +286,10 @@ class TestSheet:
         )
         shown = Shown(transcript=talk, items={id: Item(id, "memory", id * 60) for id in "abcd"}, asked=4, bank="x")
         sheet = scoring_views.sheet_of(told, shown, "title")
+        summed = scoring.summed(told, shown)
+        assert summed["importance"] == pytest.approx({"a": None, "b": 0.18, "c": 0.2})
+        assert summed["dependence"] == pytest.approx({"talk/0": 0.4, "talk/1": -0.02, "talk/2": None})
+        assert summed["lacking"] == {"importance": ["a", "c"], "dependence": ["talk/0", "talk/1"]}
         assert [[box.text for box in row] for row in sheet.boxes] == [
             ["+0.20", "?", "·"], ["+0.20", "~-0.02", "·"], ["?", "?", "·"],  # what is unknown comes last
         ]

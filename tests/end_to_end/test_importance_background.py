@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from consolidator import importance
 from consolidator.engine import Bank, Engine
 from consolidator.errors import ScoringError, ScoringRejected, ScoringUnavailable, ScoringUnsupported
 from consolidator.importance import AT_ONCE, LATER, TRIES
@@ -19,8 +21,9 @@ from consolidator.models import Memory
 from consolidator.proposals import Batch, Proposal
 from consolidator.testing import ManualClock, ScriptedProposer, ScriptedScorer
 from consolidator.testing.proposers import nothing_durable
-from consolidator.transcripts import Importance, Target
-from tests.talks import answers, facts, opened, showing, talk, told_of, turn, words
+from consolidator.transcripts import Importance, Scored, Target
+from tests.script import Teller, update
+from tests.talks import WORTH, answers, facts, opened, showing, talk, told_of, turn, words
 
 UNIT = "scripted/words"
 SOON = 20.0  # seconds after which a test has hung
@@ -62,7 +65,7 @@ async def test_what_was_kept_is_scored_by_a_model(engine: Engine, bank: Bank, sc
     await drained(engine)
     assert ([state.mean for state in await states(bank, *memories)], scorer.prompts) == ([0.0, 2.0, 0.0], 4)
     assert await waiting(bank) == 0
-    assert await bank._parts.ledger.transcripts(bank.id, waiting_only=False) == []  # its text is gone
+    assert await bank._parts.ledger.transcripts(bank.id) == []  # its text is gone
     await drained(engine)
     assert scorer.prompts == 4
     assert (await bank.stats()).due_in is None
@@ -165,6 +168,104 @@ async def test_a_death_over_a_measurement_blames_no_memory(bank: Bank) -> None:
     assert await bank.parked() == []
 
 
+async def test_a_pass_that_is_waited_for_is_not_followed_by_a_measurement(
+    engine: Engine, bank: Bank, scorer: ScriptedScorer, script: ScriptedProposer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asked while the pass ran comes before the model that would be asked next."""
+    memories = await facts(bank, 3)
+    await bank.keep_transcript(told_of(memories, 1))
+    began, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(batch: Batch) -> Proposal:
+        began.set()
+        await go.wait()
+        return nothing_durable(batch)
+
+    monkeypatch.setattr(script, "propose", slow)
+    scorer.go.clear()
+    draining = asyncio.create_task(engine.drain())
+    await asyncio.wait_for(began.wait(), SOON)
+    asked = asyncio.create_task(bank.consolidate())
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.wait_for(asked, SOON / 2)
+    scorer.go.set()
+    await asyncio.wait_for(draining, SOON)
+    await drained(engine)
+    assert len(await states(bank, *memories)) == 3
+
+
+async def test_a_model_that_hangs_is_left_for_later(
+    engine: Engine, bank: Bank, scorer: ScriptedScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importance, "LONGEST", 0.05)
+    memories = await facts(bank, 3)
+    await bank.keep_transcript(told_of(memories, 1))
+    scorer.go.clear()
+    await drained(engine)
+    assert (await waiting(bank), (await bank.stats()).attempts) == (1, 0)
+    scorer.go.set()
+    await drained(engine)
+    assert (await waiting(bank), len(await states(bank, *memories))) == (0, 3)
+
+
+@pytest.mark.parametrize("defect", [RuntimeError("CUDA error"), asyncio.CancelledError()])
+async def test_a_defect_of_the_scorer_is_none_of_the_banks(
+    engine: Engine, bank: Bank, scorer: ScriptedScorer, script: ScriptedProposer, monkeypatch: pytest.MonkeyPatch,
+    defect: BaseException,
+) -> None:
+    async def broken(targets: Sequence[Target]) -> list[Scored | ScoringError]:
+        calls.append(len(targets))
+        raise defect
+
+    calls: list[int] = []
+    monkeypatch.setattr(scorer, "score", broken)
+    memories = await facts(bank, 3)
+    await bank.keep_transcript(told_of(memories, 1))
+    await drained(engine)
+    stats = await bank.stats()
+    assert (stats.attempts, stats.pending, stats.unscored, calls) == (0, 0, 1, [2])
+
+
+async def test_two_conversations_within_the_hour_are_both_measured(
+    engine: Engine, bank: Bank, scorer: ScriptedScorer, clock: ManualClock
+) -> None:
+    memories = await facts(bank, 3)
+    for n in (0, 1):
+        await bank.keep_transcript(told_of(memories, n, id=f"t{n}"))
+        await drained(engine)
+        clock.move(timedelta(minutes=10))
+    assert [state.updates for state in await states(bank, *memories)] == [2, 2, 2]
+
+
+async def test_a_score_of_what_was_erased_meanwhile_is_not_kept(
+    bank: Bank, scorer: ScriptedScorer, script: ScriptedProposer
+) -> None:
+    """The statement is one that goes back to an older text: what was measured is not of that."""
+    teller = Teller(bank, script)
+    old = await teller.believe(words(1), source="open")
+    await teller.tell("More.", "secret", old, update("", f"{words(1)} {words(2)}", change="refine"))
+    (now,) = await bank.observations()
+    told = talk(turn("system", (f"{now.text}\n", now.id)), *answers(words(2)))
+    scorer.go.clear()
+    scoring = asyncio.create_task(bank.score(told))
+    await asyncio.wait_for(scorer.reading.wait(), SOON)
+    await bank.forget(source="secret")
+    scorer.go.set()
+    assert (await scoring).cells[0][0].value == WORTH
+    assert [o.text for o in await bank.observations()] == [words(1)]
+    assert (await bank.importance(now.id)).states == ()
+
+
+async def test_a_death_over_what_is_no_memory_leaves_the_bank_as_it_was(bank: Bank) -> None:
+    ledger, owner = bank._parts.ledger, bank._parts.owner
+    lease = await ledger.claim(bank.id, owner, 60.0)
+    assert lease is not None
+    await ledger.reading(lease, ["note-17"])
+    await facts(bank, 1)
+    assert (await bank.forget(source="s")).state == "settled"
+
+
 # what fails
 
 
@@ -214,7 +315,7 @@ async def test_what_can_never_be_measured_keeps_nothing_else_waiting(
     await bank.keep_transcript(told_of(memories, 1, id="t1"))
     await bank.keep_transcript(told_of(memories[:2], 0, id="t2"))
     scorer.fault = on(memories[2], error=error)
-    for _ in range(TRIES + 1):
+    for _ in range(2 * TRIES + 1):  # the second one lacks it, too
         await drained(engine)
     assert await waiting(bank) == 0
     assert len(await states(bank, *memories)) >= 2
@@ -376,4 +477,16 @@ async def test_a_conversation_that_goes_on_is_scored_as_it_grows(
     await recorder.keep(closed=True)
     await drained(engine)
     assert ([state.updates for state in await states(bank, *memories)], scorer.prompts - sent) == ([3, 3], 3)
-    assert await bank._parts.ledger.transcripts(bank.id, waiting_only=False) == []
+    assert await bank._parts.ledger.transcripts(bank.id) == []
+
+
+async def test_a_transcript_that_is_kept_holds_no_secret(bank: Bank) -> None:
+    told = "My key is sk-proj-aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW3xY5zA7bC9dE1fG3."
+    (memory,) = (await bank.retain(told, source="s")).memories
+    assert "aB3dE5" not in memory.text
+    assert await bank.keep_transcript(talk(turn("user", told), turn("assistant", "I will not say it."), id="kept"))
+    (kept,) = await bank._parts.ledger.transcripts(bank.id)
+    assert kept.turns[0].text == memory.text
+    receipt = await bank.forget(source="s")
+    assert await bank._parts.ledger.transcripts(bank.id) == []  # it said what is erased
+    assert (await bank.verify(receipt)).ok

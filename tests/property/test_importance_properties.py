@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
@@ -14,6 +17,7 @@ from consolidator.divergence import buckets, divergence, due, groups_of, head_of
 from consolidator.errors import ContextTooLong, ScoringRejected
 from consolidator.feedback import FeedbackPolicy, decayed, factor, shrunk, sigma, stepper, strongest_first, updated
 from consolidator.lexical import Background, divergences, words_of
+from consolidator.meters import LexicalMeter, every_pair
 from consolidator.targets import Context, leave_out, plan_contexts, split_thought, target
 from consolidator.transcripts import Group, Importance, Role, Score, Scored, Segment, Transcript, Turn
 from consolidator.words import plain
@@ -182,6 +186,26 @@ def test_a_text_without_marks_is_all_said_and_nothing_said_is_invented(text: str
     assert not Counter(said) - Counter("".join(pieces))
 
 
+def thoughts_by_expression(marks: tuple[str, str]) -> re.Pattern[str]:
+    """What a thought is, in one expression: right, but quadratic."""
+    opening, closing = map(re.escape, marks)
+    opened_before = rf"\A(?:(?!{opening}).)*?{closing}\s*"
+    return re.compile(rf"{opened_before}|{opening}.*?{closing}\s*|\A\s*{opening}(?!.*{closing}).*", re.DOTALL)
+
+
+MARKS = (("<think>", "</think>"), ("<", ">"), ("||", "||"), ("ab", "ba"), (" [", "] "), ("aa", "a"))
+
+
+@settings(brief, max_examples=400)
+@given(st.sampled_from(MARKS), st.lists(st.sampled_from((*"ab <>|[]\n\u2028", "<think>", "</think>", "||", "x")), max_size=12))
+def test_thoughts_are_those_of_the_expression(marks: tuple[str, str], pieces: list[str]) -> None:
+    text = "".join(pieces)
+    spans = [found.span() for found in thoughts_by_expression(marks).finditer(text)]
+    borders = [0, *(border for span in spans for border in span), len(text)]
+    said = "".join(text[start:end] for start, end in zip(borders[::2], borders[1::2], strict=True))
+    assert split_thought(text, marks)[1] == said
+
+
 # two levels
 
 
@@ -280,3 +304,46 @@ def test_what_was_erased_never_was(kept: list[str], erased: list[str]) -> None:
     assert left == Background.of(kept)
     assert set(left.counts) == {word for text in kept for word in words_of(text)}
     assert left.total == sum(left.counts.values())
+
+
+def by_brute_force(words: Sequence[str], shown: Mapping[str, str], left_out: Collection[str], base: Background) -> float:
+    """Mean of what each word loses, from counts made anew."""
+
+    def mean(texts: Sequence[str]) -> float:
+        counts = Counter(word for text in texts for word in words_of(text))
+        share = 0.5 / counts.total() if counts else 0.0
+        return math.fsum(math.log(share * counts[word] + 0.5 * base.probability(word)) for word in words) / len(words)
+
+    return mean([*shown.values()]) - mean([text for item, text in shown.items() if item not in left_out])
+
+
+exchanges = st.lists(st.tuples(st.frozensets(st.sampled_from(ITEMS), max_size=3), sayings, sayings), min_size=1, max_size=5)
+members = st.lists(st.sampled_from(ITEMS), min_size=1, max_size=4, unique=True).map(lambda items: Group(items=tuple(items)))
+
+
+@brief
+@given(
+    exchanges, st.dictionaries(st.sampled_from(ITEMS), sayings), st.lists(members, min_size=1, max_size=4, unique=True),
+    st.lists(sayings, max_size=5),
+)
+async def test_a_meter_tells_what_the_closed_form_and_brute_force_tell(
+    told: list[tuple[frozenset[str], str, str]], known: dict[str, str], groups: list[Group], bank: list[str]
+) -> None:
+    base, said = Background.of([*bank, *known.values()]), list[Turn]()
+    for items, query, response in told:
+        said += [Turn(role="system", segments=(Segment(text="shown", items=items),))]
+        said += [Turn(role="user", segments=(Segment(text=query),)), Turn(role="assistant", segments=(Segment(text=response),))]
+    transcript = Transcript(id="t", turns=tuple(said), at=NOW)
+    rows = await every_pair(LexicalMeter(transcript=transcript, texts=known, background=base), transcript, groups)
+    assert [group for group, _ in rows] == groups
+    for group, row in rows:
+        for number, (_, query, response) in enumerate(told):
+            seen = frozenset[str]().union(*(items for items, _, _ in told[: number + 1]))
+            shown, cell = {item: known[item] for item in ITEMS if item in seen & known.keys()}, row[3 * number + 2]
+            if not words_of(response) or not shown.keys() & {*group.items}:
+                assert (cell.value, cell.status) == (None, "not_applicable")
+                continue
+            words = words_of(query) + words_of(response)
+            assert cell.value == pytest.approx(divergences(query, response, shown, [group], base)[0], abs=1e-12)
+            assert cell.value == pytest.approx(by_brute_force(words, shown, group.items, base), abs=1e-12)
+            assert cell.tokens == len(words)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consolidator.config import load
+from consolidator.config import Settings, load
 from consolidator.engine import connect
 from consolidator.errors import InvalidSettings
 
@@ -98,3 +98,11 @@ def test_keys_are_never_shown(tmp_path: Path) -> None:
     settings = load(tmp_path, env={"CONSOLIDATOR_MODEL__API_KEY": "sk-secret"})
     assert "sk-secret" not in repr(settings)
     assert "sk-secret" not in settings.model_dump_json()
+
+
+def test_a_ledger_that_others_can_name_is_not_this_processs_own() -> None:
+    """Two folders over one ledger: what the one erases, the other must not have remembered as there."""
+    shared = {"ledger": {"url": "sqlite:////somewhere/ledger.db"}}
+    assert Settings().alone
+    assert not Settings.model_validate(shared).alone
+    assert not Settings.model_validate({"store": {"kind": "qdrant", "url": "http://127.0.0.1:6333"}}).alone

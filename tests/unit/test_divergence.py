@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import ValidationError
 
 from consolidator.divergence import (
     bucket_cells,
@@ -23,6 +25,7 @@ from consolidator.divergence import (
     windows,
 )
 from consolidator.errors import ContextTooLong, ScoringMisaligned, ScoringRejected, ScoringUnavailable, ScoringUnsupported
+from consolidator.meters import ScoringPolicy
 from consolidator.targets import (
     Context,
     leave_out,
@@ -33,7 +36,7 @@ from consolidator.targets import (
     target,
     without_thoughts,
 )
-from consolidator.transcripts import Cell, Group, Matrix, Role, Scored, Segment, Transcript, Turn
+from consolidator.transcripts import MOST_TOKENS, Cell, Group, Matrix, Role, Scored, Segment, Transcript, Turn
 
 NOW = datetime(2026, 3, 21, 13, tzinfo=UTC)
 ROLES: dict[str, Role] = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
@@ -126,7 +129,51 @@ def test_a01_a_failed_call_is_unknown_and_in_no_sum() -> None:
     assert (lost.status, lost.value, lost.reason) == ("failed", None, "unavailable: time-out")
     known = Cell(value=0.5, tokens=10, status="scored")
     matrix = Matrix(unit="u", groups=(group("m"),), responses=("r1", "r2"), cells=((lost, known),))
-    assert (matrix.weight(0), matrix.column(0), matrix.incomplete) == (0.5, 0.0, True)
+    assert (matrix.weight(0), matrix.row(0), matrix.incomplete) == (0.5, 0.5, True)
+    assert [matrix.column(n) for n in (0, 1)] == [None, 0.5]  # unknown is not 0
+    assert [matrix.column_incomplete(n) for n in (0, 1)] == [True, False]
+    assert matrix.row_incomplete(0)
+
+
+def test_a19_where_nothing_applies_nothing_is_known_and_nothing_failed() -> None:
+    absent = Cell(status="not_applicable", reason="not_in_context")
+    matrix = Matrix(unit="u", groups=(group("m"),), responses=("r1", "r2"), cells=((absent, absent),))
+    assert (matrix.row(0), matrix.column(1), matrix.weight(0)) == (None, None, None)
+    assert (matrix.row_incomplete(0), matrix.column_incomplete(1), matrix.incomplete) == (False, False, False)
+    empty = Matrix(unit="u", groups=(), responses=("r1",), cells=())
+    assert (empty.column(0), empty.column_incomplete(0), empty.incomplete) == (None, False, False)
+
+
+def test_what_was_reckoned_of_a_transcript_is_not_that_of_its_copy() -> None:
+    told = chat(2, 1)
+    assert (told.responses, told.items, dict(told.showings)) == ((1, 3), ("m1",), {"m1": (2,)})
+    shorter = told.model_copy(update={"turns": told.turns[:1]})
+    assert (shorter.responses, shorter.items, dict(shorter.showings)) == ((), (), {})
+    one = turn("a", "Berlin.")
+    assert (one.text, one.items) == ("Berlin.", frozenset())
+    assert one.model_copy(update={"segments": (Segment(text="Rome."),)}).text == "Rome."
+    assert (told == chat(2, 1), hash(told) == hash(chat(2, 1))) == (True, True)
+    assert Transcript.model_validate_json(told.model_dump_json()) == told
+
+
+@pytest.mark.parametrize("ids", [(-1,), (2**63,), (1, 2**70)])
+def test_tokens_that_no_database_can_hold_are_none(ids: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError):
+        Turn(role="assistant", segments=(Segment(text="x"),), token_ids=ids)
+
+
+def test_a_turn_has_an_end_of_tokens() -> None:
+    most = (2**63 - 1,) * MOST_TOKENS
+    assert Turn(role="assistant", segments=(Segment(text="x"),), token_ids=most).token_ids == most
+    with pytest.raises(ValidationError, match="at most 1000000 items"):
+        Turn(role="assistant", segments=(Segment(text="x"),), token_ids=(*most, 1))
+
+
+@pytest.mark.parametrize("id", ["x" * 129, "half \ud83d", "\udc00"])
+def test_an_id_that_cannot_be_kept_names_no_item(id: str) -> None:
+    with pytest.raises(ValidationError):
+        Segment(text="x", items=frozenset({id}))
+    assert Segment(text="x", items=frozenset({"x" * 128, "東" * 128})).items
     assert cell_of(ScoringUnsupported(), scored(-1.0)).reason.startswith("unsupported: ")
     assert cell_of(ContextTooLong(), ContextTooLong()).reason.startswith("context_too_long: ")
 
@@ -345,6 +392,18 @@ def test_known_tokens_stand_only_for_the_whole_text() -> None:
     assert ids == [(7, 8), None]
 
 
+@pytest.mark.parametrize("text", ["Well, " + "<think> " * 200_000, "<think>" * 200_000, "<think>a</think>" * 50_000])
+def test_a_mark_that_nothing_ends_is_looked_for_once(text: str) -> None:
+    began = time.process_time()
+    split_thought(text)
+    assert time.process_time() - began < 5.0  # quadratic, it took hours
+
+
+def test_marks_of_thoughts_are_words() -> None:
+    with pytest.raises(ValidationError):
+        ScoringPolicy(thought_marks=("", "</think>"))
+
+
 def test_other_marks_are_other_thoughts() -> None:
     assert split_thought("[T]M[/T] <think>x</think>", ("[T]", "[/T]")) == ("M", "<think>x</think>")
 
@@ -452,3 +511,7 @@ def test_responses_that_lean_on_memory_come_first_and_an_empty_list_explains_its
 
 def test_the_range_of_candidates_counts_turns() -> None:
     assert [recent(chat(4), count) for count in (0, 1, 3, 99)] == [(), (7,), (5, 7), (1, 3, 5, 7)]
+
+
+def test_space_before_a_thought_is_none_of_it() -> None:
+    assert split_thought("\n<think>Hm.</think>An answer.") == ("Hm.", "\nAn answer.")

@@ -25,7 +25,7 @@ FLOORS = (
     },
     {
         "prompts", "planning", "redo", "leases", "asking", "echoes", "facts", "folding", "freshness", "gathering", "reranking",
-        "serving", "meters",
+        "serving", "meters", "showings",
     },
     {"runs"},
     {"retention", "consolidation", "finding", "forgetting", "proposing", "parking", "revision", "importance"},

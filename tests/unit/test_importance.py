@@ -716,3 +716,16 @@ async def test_what_is_being_erased_lends_no_words(bank: Bank, script: ScriptedP
     )
     await bank._parts.ledger.entomb(receipt, [memory])  # and nobody has settled it
     assert (await bank.score(asked)).groups == ()
+
+
+async def test_nobody_earns_by_an_answer_that_was_given_before_it_was_shown(bank: Bank) -> None:
+    """They leave together, for they say the same; but only one of them was there."""
+    (one,) = await facts(bank, 1)
+    (other,) = await facts(bank, 1, source="elsewhere")
+    assert one.id != other.id
+    told = talk(showing([one]), *answers(words(0)), showing([other], "user"), *answers(f"Again: {words(0)}"))
+    matrix = await bank.score(told)
+    assert [group.items for group in matrix.groups] == [(one.id, other.id)]
+    assert [score.response for score in (await bank.importance(one.id)).scores] == ["t/5", "t/2"]
+    assert [score.response for score in (await bank.importance(other.id)).scores] == ["t/5"]
+    assert (await bank.score_due(told)).scored == ()  # it is known by then

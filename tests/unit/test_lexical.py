@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter
 
 import pytest
 
 from consolidator.errors import InvalidInput
-from consolidator.lexical import LEXICAL_UNIT, Background, cells, divergences, words_of
-from consolidator.transcripts import Group
+from consolidator.lexical import LEXICAL_UNIT, Background, divergences, words_of
+from consolidator.meters import LexicalMeter, every_pair, in_windows, shown_of
+from consolidator.transcripts import Cell, Group
+from tests.talks import talk, turn
 
 SHOWN = {
     "m1": "[3 March 2026] Alice: I moved from Lisbon to Berlin.", "m2": "[4 March 2026] Bob: The cat is called Miso.",
@@ -64,12 +67,18 @@ def test_the_query_is_scored_and_was_not_shown() -> None:
     assert divergences("Berlin", "yes", SHOWN, alone("m1"), BANK)[0] > divergences("Rome", "yes", SHOWN, alone("m1"), BANK)[0]
 
 
-def test_a19_what_was_not_shown_and_what_says_nothing_has_no_value() -> None:
-    unseen, seen = cells(QUERY, RESPONSE, SHOWN, alone("elsewhere", "m1"), BANK)
+async def measured(response: str, *items: str) -> list[Cell]:
+    shown = [(text, id) for id, text in SHOWN.items()]
+    said = talk(turn("system", *shown), turn("user", QUERY), turn("assistant", response))
+    return await LexicalMeter(transcript=said, texts=SHOWN, background=BANK).cells([(2, each) for each in alone(*items)])
+
+
+async def test_a19_what_was_not_shown_and_what_says_nothing_has_no_value() -> None:
+    unseen, seen = await measured(RESPONSE, "elsewhere", "m1")
     assert (unseen.status, unseen.value, unseen.reason) == ("not_applicable", None, "not_in_context")
     assert (seen.status, seen.tokens) == ("scored", len(words_of(QUERY)) + len(words_of(RESPONSE)))
-    assert seen.value == divergences(QUERY, RESPONSE, SHOWN, alone("m1"), BANK)[0]
-    assert [c.reason for c in cells(QUERY, " … ", SHOWN, alone("m1"), BANK)] == ["empty_response"]
+    assert seen.value == pytest.approx(divergences(QUERY, RESPONSE, SHOWN, alone("m1"), BANK)[0], abs=1e-12)
+    assert [c.reason for c in await measured(" … ", "m1", "elsewhere")] == ["empty_response"] * 2
     assert divergences("", "", SHOWN, alone("m1"), BANK) == [0.0]
 
 
@@ -106,3 +115,70 @@ def test_the_unit_names_its_recipe() -> None:
 )
 def test_words_of_many_scripts(text: str, words: list[str]) -> None:
     assert words_of(text) == words
+
+
+# as a meter
+
+
+async def test_a_cell_is_about_what_was_shown_before_its_response() -> None:
+    said = talk(
+        turn("system", (SHOWN["o1"], "o1")), turn("user", QUERY), turn("assistant", RESPONSE),
+        turn("system", (SHOWN["m1"], "m1"), ("gone", "m9")), turn("user", QUERY), turn("assistant", RESPONSE),
+    )
+    meter, group = LexicalMeter(transcript=said, texts=SHOWN, background=BANK), Group(items=("o1", "m1", "m9"))
+    assert [shown_of(group, meter, place) for place in (0, 2, 5)] == [(), ("o1",), ("o1", "m1")]
+    told = await meter.cells([(5, group), (2, group), (2, alone("m1")[0])])
+    both = {id: SHOWN[id] for id in ("o1", "m1")}
+    assert [cell.value for cell in told] == [
+        pytest.approx(divergences(QUERY, RESPONSE, both, [group], BANK)[0], abs=1e-12),
+        pytest.approx(divergences(QUERY, RESPONSE, {"o1": SHOWN["o1"]}, [group], BANK)[0], abs=1e-12), None,
+    ]
+    assert meter.shown(5) is meter.shown(5)
+
+
+def exchanges(number: int, items: int) -> tuple[LexicalMeter, list[Group]]:
+    """Each with new items of their own."""
+    texts = {f"m{n}": f"{SHOWN['m1']} {n} number{n}" for n in range(number * items)}
+    shown = [turn("system", *((texts[f"m{n}"], f"m{n}") for n in range(at, at + items))) for at in range(0, len(texts), items)]
+    said = talk(*(each for show in shown for each in (show, turn("user", QUERY), turn("assistant", RESPONSE))))
+    return LexicalMeter(transcript=said, texts=texts, background=BANK), alone(*texts)
+
+
+async def test_each_item_is_read_once_and_each_response_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def reading(text: str) -> list[str]:
+        read.append(text)
+        return words_of(text)
+
+    monkeypatch.setattr("consolidator.lexical.words_of", reading)
+    meter, groups = exchanges(10, 5)
+    rows = await every_pair(meter, meter.transcript, groups)
+    for group in groups:
+        assert (await in_windows(meter, meter.transcript, group, window=50)).items() <= dict(rows)[group].items()
+    assert Counter(text for text in read if text in meter.texts.values()).most_common(1)[0][1] == 1
+    assert len(read) == len(groups) + 2 * 10
+
+
+async def test_others_go_on_while_it_measures() -> None:
+    meter, groups = exchanges(20, 5)
+    turns, over = 0, False
+
+    async def others() -> None:
+        nonlocal turns
+        while not over:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await every_pair(meter, meter.transcript, groups)
+    over = True
+    await task
+    assert turns >= 20 + len(groups)
+
+
+async def test_two_may_measure_at_once() -> None:
+    meter, groups = exchanges(5, 2)
+    one, other = await asyncio.gather(*(every_pair(meter, meter.transcript, groups) for _ in range(2)))
+    alone_again, _ = exchanges(5, 2)
+    assert one == other == await every_pair(alone_again, alone_again.transcript, groups)

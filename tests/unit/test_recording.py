@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
 from typing import Any
 
@@ -115,6 +116,45 @@ def test_a_memory_of_several_lines_is_known_where_it_is_quoted() -> None:
     assert said.text == f"So:\n{poem.line}\n{poem.line}\nand {poem.line}\n{first.line}\nRoses are red,"
 
 
+def test_a_long_text_is_read_once() -> None:
+    text, shown = "a line of text\n" * 100_000, {"M": frozenset({"m1"}), "a line\nof\nmany": frozenset({"m2"})}
+    began = time.process_time()
+    assert marked(text, shown) == (Segment(text=text),)
+    assert time.process_time() - began < 5.0  # quadratic, it took minutes
+
+
+def test_nothing_is_known_by_an_empty_line() -> None:
+    assert marked("a\n\nM\n", {"": frozenset({"m1"}), "M": frozenset({"m2"})}) == (
+        Segment(text="a\n\n"), Segment(text="M\n", items=frozenset({"m2"})),
+    )
+
+
+def test_what_is_handed_out_later_is_known_from_then_on() -> None:
+    one, poem = hit("Roses are red."), hit("Roses are red.\nViolets are blue.", id="m2")
+    recording = Recording("t")
+    for known in (one, poem):
+        recording.know([known])
+        recording.say(known.line)
+    assert shown_in(recording.transcript(NOW, closed=True)) == [{"m1"}, {"m2"}]
+
+
+@pytest.mark.parametrize("id", ["x" * 129, "half \ud83d"])
+def test_a_hit_whose_id_cannot_be_kept_is_refused(id: str) -> None:
+    recording = Recording("t")
+    for shown in (recording.know, recording.show):
+        with pytest.raises(InvalidInput, match="this hit cannot be shown: items"):
+            shown([hit("x", id=id)])
+    assert recording.transcript(NOW, closed=True).turns == ()
+
+
+@pytest.mark.parametrize("ids", [[-1], [2**63], [None], [0] * 1_000_001], ids=["negative", "large", "none", "many"])
+def test_tokens_that_cannot_be_kept_are_refused(ids: list[Any]) -> None:
+    recording = Recording("t")
+    with pytest.raises(InvalidInput, match="this makes no turn: token_ids"):
+        recording.say("x", "assistant", ids)
+    assert recording.transcript(NOW, closed=True).turns == ()
+
+
 def test_a_hit_is_a_segment_that_ends_its_line() -> None:
     assert segment_of(hit("Alice likes tea.")) == Segment(text="- Alice likes tea. (01 June 2026)\n", items=frozenset({"m1"}))
 
@@ -176,6 +216,10 @@ def test_a_turn_may_show_memories_as_a_whole() -> None:
         ('{"role": "user", "text": "x"}', "line 2 .* text: extra inputs are not permitted"),
         ('{"content": "x"}', "line 2 .* role: field required"),
         ('{"role": "user", "segments": [{"items": ["m1"]}]}', "line 2 .* segments.0.text: field required"),
+        ('{"role": "user", "content": "x", "items": ["half \\ud83d"]}', "line 2 .* items.0: "),
+        (json.dumps({"role": "user", "content": "x", "items": ["x" * 129]}), "line 2 .* items.0: .* at most 128 characters"),
+        ('{"role": "assistant", "content": "x", "token_ids": [1, -1]}', "line 2 .* token_ids.1: .* greater than or equal to 0"),
+        ('{"role": "assistant", "content": "x", "token_ids": [9223372036854775808]}', "line 2 .* token_ids.0: "),
         ('{"role": "user", "content": "\\ud83d"}', "turn 2 holds half a surrogate pair"),
     ],
 )

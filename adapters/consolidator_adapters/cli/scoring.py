@@ -104,7 +104,7 @@ def _told(
 
 
 def summed(matrix: Matrix, shown: Shown) -> dict[str, Any]:
-    """A matrix with its sums, and the texts of what it names."""
+    """A matrix with its sums, null where nothing is known, what of them lacks an unknown cell, and the texts of what it names."""
     named = {id for group in matrix.groups for id in group.items}
     important = {
         response: [{"group": group.id, "value": value} for group, value in matrix.important_for(response)]
@@ -114,6 +114,10 @@ def summed(matrix: Matrix, shown: Shown) -> dict[str, Any]:
         "matrix": matrix, "incomplete": matrix.incomplete,
         "importance": {group.id: matrix.row(place) for place, group in enumerate(matrix.groups)},
         "dependence": {response: matrix.column(place) for place, response in enumerate(matrix.responses)},
+        "lacking": {
+            "importance": [group.id for place, group in enumerate(matrix.groups) if matrix.row_incomplete(place)],
+            "dependence": [response for place, response in enumerate(matrix.responses) if matrix.column_incomplete(place)],
+        },
         "important": important, "texts": {id: item.text for id, item in shown.items.items() if id in named},
     }
 

@@ -51,15 +51,16 @@ SKIPS = {
 
 def sheet_of(matrix: Matrix, shown: Shown, title: str) -> Sheet:
     """The most important rows first; what is not known at all comes last."""
-    order = sorted(range(len(matrix.groups)), key=lambda g: (matrix.weight(g) is None, -matrix.row(g)))
+    sums = [matrix.row(place) for place in range(len(matrix.groups))]
+    order = sorted(range(len(matrix.groups)), key=lambda g: (sums[g] is None, -(sums[g] or 0.0)))
     groups = [matrix.groups[place] for place in order]
     columns = range(len(matrix.responses))
     return Sheet(
         title=title, subtitle=f"{UNITS}; {told_unit(matrix.unit)}", rows=tuple(label(shown, group) for group in groups),
         heads=tuple(map(head, matrix.responses)), captions=tuple(plain(shown.answer(r)) or "(empty)" for r in matrix.responses),
         boxes=tuple(tuple(_box(cell) for cell in matrix.cells[place]) for place in order),
-        row_sums=tuple(_sum(matrix.row(place), matrix.cells[place]) for place in order),
-        column_sums=tuple(_sum(matrix.column(column), [row[column] for row in matrix.cells]) for column in columns),
+        row_sums=tuple(_sum(sums[place], lacks=matrix.row_incomplete(place)) for place in order),
+        column_sums=tuple(_sum(matrix.column(column), lacks=matrix.column_incomplete(column)) for column in columns),
         notes=tuple(notes(matrix, shown)),
     )
 
@@ -81,9 +82,8 @@ def _box(cell: Cell) -> Box:
     return Box(value=cell.value, mark=SHARED if cell.how == "bucket" else "", hint=hint)
 
 
-def _sum(value: float, cells: Sequence[Cell]) -> Box:
-    lacks = any(cell.status == "failed" for cell in cells)
-    if all(cell.value is None for cell in cells):
+def _sum(value: float | None, *, lacks: bool) -> Box:
+    if value is None:
         return Box(mark=UNKNOWN if lacks else ABSENT)
     return Box(value=value, mark=UNKNOWN if lacks else "", hint="lacks what is unknown" if lacks else "")
 
