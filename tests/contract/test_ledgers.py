@@ -18,6 +18,7 @@ import pytest
 from consolidator.errors import InvalidSettings, LedgerError, MissingProvider, NewerFormat
 from consolidator.ports import Ledger
 from consolidator.testing.ledger_contract import BANK, LedgerContract, change, intent, observation
+from consolidator.testing.ledger_erasure_contract import LedgerErasureContract
 from consolidator.testing.ledger_queue_contract import LedgerQueueContract
 from consolidator.testing.ledger_scores_contract import UNIT, LedgerScoresContract, measured, score, transcript
 from consolidator_providers.ledger import open_ledger
@@ -50,7 +51,7 @@ def moving() -> MovableClock:
     return MovableClock()
 
 
-class TestSqliteFile(LedgerContract, LedgerQueueContract, LedgerScoresContract):
+class TestSqliteFile(LedgerContract, LedgerQueueContract, LedgerScoresContract, LedgerErasureContract):
     @pytest.fixture
     async def ledger(self, tmp_path: Path, moving: MovableClock) -> AsyncIterator[Ledger]:
         opened = await open_ledger(url=f"sqlite:///{tmp_path / 'ledger.db'}", now=moving)
@@ -80,7 +81,7 @@ class TestAlone(TestSqliteFile):
         await opened.close()
 
 
-class TestPostgres(LedgerContract, LedgerQueueContract, LedgerScoresContract):
+class TestPostgres(LedgerContract, LedgerQueueContract, LedgerScoresContract, LedgerErasureContract):
     @pytest.fixture
     async def ledger(self, postgres_url: str) -> AsyncIterator[Ledger]:
         execute(postgres_url, MOVABLE_CLOCK)
