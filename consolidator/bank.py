@@ -36,6 +36,7 @@ from consolidator.redo import barrier
 P = ParamSpec("P")
 T = TypeVar("T")
 FORGET_WAIT = 2.0  # seconds; then whoever has the bank carries the erasure out
+MANY = 1_000_000
 HUSK_AGE = timedelta(hours=24)  # how long the shell of an erased observation fends off late writers
 
 
@@ -188,6 +189,8 @@ class Bank(MeasuredBank):
             raise InvalidInput(f"{len(memories):,} memories match, and max_erased is {max_erased:,}; nothing was erased")
         if dry_run or not memories:
             planned = await forgetting.plan(self.id, asked, memories)
+            for transcript in await self._parts.ledger.transcripts(self.id, limit=MANY) if everything and not dry_run else []:
+                await self._parts.ledger.transcript_scored(self.id, transcript)  # they hold what was said, too
             return planned if dry_run else await self._repeated(planned)
         receipt = await forgetting.accept(self.id, asked, memories)
         self._services.recollection.changed(self.id, gone=receipt.memories)

@@ -490,3 +490,11 @@ async def test_a_transcript_that_is_kept_holds_no_secret(bank: Bank) -> None:
     receipt = await bank.forget(source="s")
     assert await bank._parts.ledger.transcripts(bank.id) == []  # it said what is erased
     assert (await bank.verify(receipt)).ok
+
+
+async def test_everything_is_forgotten_where_there_are_transcripts_alone(bank: Bank) -> None:
+    await bank.keep_transcript(talk(turn("user", "I was at the clinic on Friday."), turn("assistant", "I hope you are well.")))
+    assert (await bank.forget(everything=True, dry_run=True)).state == "planned"
+    assert await waiting(bank) == 1
+    assert (await bank.forget(everything=True)).state == "nothing"
+    assert await waiting(bank) == 0
