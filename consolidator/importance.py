@@ -52,8 +52,7 @@ from consolidator.models import Value
 from consolidator.parts import Parts
 from consolidator.plans import Lease
 from consolidator.points import memory_of
-from consolidator.runs import PASSING, Outcome, Progress, Run, figures, outcome_of, report_of
-from consolidator.runs import IncrementalReport as IncrementalReport
+from consolidator.runs import PASSING, IncrementalReport, Outcome, Progress, Run, figures, outcome_of, report_of
 from consolidator.showings import Shown, line_of, members, shown_in
 from consolidator.transcripts import Cell, Group, Importance, Matrix, Score, ScoringAbility, Transcript, key_of
 

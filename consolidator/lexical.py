@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from consolidator.errors import InvalidInput
 from consolidator.transcripts import Cell, Group
 
 LEXICAL_UNIT = "lexical/unigram-jm50-1"
@@ -54,18 +53,8 @@ class Background:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Background:
-        return cls().adding(texts)
-
-    def adding(self, texts: Iterable[str]) -> Background:
-        new = Counter(word for text in texts for word in words_of(text))
-        return Background(counts=Counter(self.counts) + new, total=self.total + new.total())
-
-    def removing(self, texts: Iterable[str]) -> Background:
-        """As if they had never been added: a word that nothing else says is gone. Raises InvalidInput for what is not in it."""
-        gone = Counter(word for text in texts for word in words_of(text))
-        if not gone <= Counter(self.counts):
-            raise InvalidInput("the background does not hold this text")
-        return Background(counts=Counter(self.counts) - gone, total=self.total - gone.total())
+        counts = Counter(word for text in texts for word in words_of(text))
+        return cls(counts=counts, total=counts.total())
 
     def probability(self, word: str) -> float:
         if not self.total:

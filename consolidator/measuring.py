@@ -9,11 +9,12 @@ from consolidator import arguments
 from consolidator.clock import Clock
 from consolidator.divergence import CandidateReport
 from consolidator.errors import InvalidInput
-from consolidator.importance import IncrementalReport, Measured, Mode
+from consolidator.importance import Measured, Mode
 from consolidator.models import Hit
 from consolidator.reading import ReadOnlyBank
 from consolidator.recording import Recording, demand_whole_letters
 from consolidator.retention import Retainer
+from consolidator.runs import IncrementalReport
 from consolidator.transcripts import Group, Matrix, Role, Segment, Transcript, Turn
 
 

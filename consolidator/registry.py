@@ -103,6 +103,7 @@ async def open_scorer(settings: Settings) -> LogprobModel | None:
     s = settings.importance
     if s.provider == "lexical":
         return None
+    factory = provider("logprob_models", s.provider)
     shared = {"model": s.model, "max_batch": s.max_batch, "chunk_tokens": s.chunk_tokens}
     shared |= {"chat_template_kwargs": s.chat_template_kwargs or None}
     if s.provider == "transformers":
@@ -112,7 +113,7 @@ async def open_scorer(settings: Settings) -> LogprobModel | None:
     else:
         own = {"base_url": s.base_url, "api_key": _plain(s.api_key), "deadline": s.deadline}
         own |= {"priority": s.priority} if s.provider != "score-endpoint" else {}
-    opened: LogprobModel = await provider("logprob_models", s.provider)(**shared, **own)
+    opened: LogprobModel = await factory(**shared, **own)
     return opened
 
 

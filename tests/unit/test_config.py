@@ -9,6 +9,7 @@ import pytest
 from consolidator.config import Settings, load
 from consolidator.engine import connect
 from consolidator.errors import InvalidSettings
+from consolidator.registry import open_scorer
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,3 +107,8 @@ def test_a_ledger_that_others_can_name_is_not_this_processs_own() -> None:
     assert Settings().alone
     assert not Settings.model_validate(shared).alone
     assert not Settings.model_validate({"store": {"kind": "qdrant", "url": "http://127.0.0.1:6333"}}).alone
+
+
+async def test_an_unknown_scorer_is_named_with_those_that_are_there() -> None:
+    with pytest.raises(InvalidSettings, match=r'no logprob model "magic"; known are .*completions.*lexical'):
+        await open_scorer(Settings.model_validate({"importance": {"provider": "magic"}}))

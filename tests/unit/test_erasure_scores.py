@@ -13,6 +13,7 @@ from sqlalchemy import event
 
 from consolidator.engine import Bank
 from consolidator.errors import LedgerError
+from consolidator.lexical import LEXICAL_UNIT
 from consolidator.models import Observation
 from consolidator.ports import Ledger
 from consolidator.testing import ScriptedProposer
@@ -284,3 +285,19 @@ async def test_what_recall_reads_of_a_whole_bank_is_read_from_an_index(
     steps = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", given)]
     database.close()
     assert steps == ["SEARCH importance USING COVERING INDEX importance_by_unit (bank=?)"]
+
+
+async def test_no_word_of_what_was_erased_is_counted_any_more(bank: Bank) -> None:
+    """The words that an answer is held against are of the bank's memories, kept in the process for a while."""
+    await bank.retain("I keep a pangolin.", source="a")
+    (other,) = (await bank.retain("I drink tea.", source="b")).memories
+    shown = Turn(role="system", segments=(Segment(text="I drink tea.", items=frozenset({other.id})),))
+    said = Turn(role="assistant", segments=(Segment(text="You have a pangolin, and drink tea."),))
+    told = Transcript(id="t", turns=(shown, said), at=NOW)
+    before = (await bank.score(told, dry_run=True)).unit
+    service = bank._services.importance
+    counted = await service._backgrounds.of(bank.id, service._read_background)
+    await bank.forget(source="a")
+    left = await service._backgrounds.of(bank.id, service._read_background)
+    assert before == LEXICAL_UNIT
+    assert ("pangolin" in counted.counts, "pangolin" in left.counts, "tea" in left.counts) == (True, False, True)

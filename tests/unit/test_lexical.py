@@ -8,7 +8,6 @@ from collections import Counter
 
 import pytest
 
-from consolidator.errors import InvalidInput
 from consolidator.lexical import LEXICAL_UNIT, Background, divergences, words_of
 from consolidator.meters import LexicalMeter, every_pair, in_windows, shown_of
 from consolidator.transcripts import Cell, Group
@@ -91,13 +90,6 @@ def test_the_background_is_a_distribution_with_something_left_for_the_unseen() -
     known = sum(BANK.probability(word) for word in BANK.counts)
     assert 0.98 <= known < 1.0
     assert BANK.probability("zyzzyva") == pytest.approx(0.02 / 50_000)
-
-
-def test_what_was_erased_never_was() -> None:
-    assert BANK.adding(["secret plans in Berlin"]).removing(["secret plans in Berlin"]) == BANK
-    assert "secret" not in BANK.adding(["secret plans"]).removing(["secret plans"]).counts
-    with pytest.raises(InvalidInput, match="does not hold"):
-        BANK.removing(["secret plans"])
 
 
 def test_the_unit_names_its_recipe() -> None:
