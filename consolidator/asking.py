@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence, Set
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from typing import Any, Protocol, TypeVar
 
 from consolidator.breakers import BreakerPolicy, asked_to_wait, busy, denied, entered, failed, succeeded, wait
 from consolidator.errors import (
@@ -39,16 +40,39 @@ class AskingPolicy(Value):
     breaker: BreakerPolicy = BreakerPolicy()
 
 
+class Priced(Protocol):
+    """What an answer has cost."""
+
+    @property
+    def calls(self) -> int: ...
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def reply_tokens(self) -> int: ...
+
+
+class Asked(Protocol):
+    """A model, or what asks one. endpoint: empty for one that works in the process."""
+
+    name: str
+    endpoint: str
+
+
+Answer = TypeVar("Answer", bound=Priced)
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
     bank: str
     shown: frozenset[str]
-    task: asyncio.Future[Proposal]
+    task: asyncio.Future[Any]
     void: bool = False
 
 
 class Asking:
-    """The way to the proposer of one deployment."""
+    """The way to the proposer and the chat model of one deployment."""
 
     def __init__(self, parts: Parts, policy: AskingPolicy) -> None:
         self._parts = parts
@@ -56,27 +80,35 @@ class Asking:
         self._calls: list[_Call] = []
 
     async def propose(self, batch: Batch, lease: Lease, *, by_hand: bool) -> Proposal:
-        """by_hand: somebody waits for it: asked though the endpoint rests.
-
-        Raises BudgetSpent and ModelResting before anything was asked, the proposer's errors, and LeaseLost when another has
-        taken the bank meanwhile: nothing may be noted of the answer then.
-        """
-        await self._afford(batch.bank)
-        who = f"{lease.owner} {lease.token} {batch.bank}"
-        if not by_hand:
-            await self._enter(who)
-        async with self._shown(lease, [shown.memory.id for shown in batch.shown]):
-            try:
-                proposal = await self._in_time(batch)
-            except ModelError as error:
-                await self._paid(batch.bank, error)
-                await self._heard(who, error)
-                raise
-            await self._paid(batch.bank, proposal)
-            await self._heard(who, None)
+        """As `ask`; raises BadReply for what no plan can be made of, too."""
+        proposer, shown = self._parts.proposer, [s.memory.id for s in batch.shown]
+        proposal = await self.ask(proposer, lambda: proposer.propose(batch), lease, shown, by_hand=by_hand)
         if faults := tuple(_faults(proposal, batch)):
             raise _useless(f"{self._parts.proposer.name} proposed what cannot be done: {faults[0]}", faults, proposal)
         return proposal
+
+    async def ask(
+        self, model: Asked, work: Callable[[], Awaitable[Answer]], lease: Lease, shown: Sequence[str], *, by_hand: bool
+    ) -> Answer:
+        """What `work` brings, which shows these memories to the model. by_hand: somebody waits: asked though the endpoint rests.
+
+        Raises BudgetSpent and ModelResting before anything was asked, the model's errors, and LeaseLost when another has
+        taken the bank meanwhile: nothing may be noted of the answer then.
+        """
+        await self._afford(lease.bank)
+        who = f"{lease.owner} {lease.token} {lease.bank}"
+        if not by_hand:
+            await self._enter(model, who)
+        async with self._shown(lease, shown):
+            try:
+                answer = await self._in_time(model, work, lease.bank, frozenset(shown))
+            except ModelError as error:
+                await self._paid(lease.bank, error)
+                await self._heard(model, who, error)
+                raise
+            await self._paid(lease.bank, answer)
+            await self._heard(model, who, None)
+        return answer
 
     def erased(self, bank: str, ids: Set[str]) -> None:
         """Whoever waits for a model over one of these memories of the bank need not: nothing may come of it."""
@@ -85,16 +117,16 @@ class Asking:
                 call.void = True
                 call.task.cancel()
 
-    async def _in_time(self, batch: Batch) -> Proposal:
+    async def _in_time(self, model: Asked, work: Callable[[], Awaitable[Answer]], bank: str, shown: frozenset[str]) -> Answer:
         """Raises ErasedMeanwhile when `erased` said so."""
-        task = asyncio.ensure_future(self._parts.proposer.propose(batch))
-        call = _Call(batch.bank, frozenset(shown.memory.id for shown in batch.shown), task)
+        task = asyncio.ensure_future(work())
+        call = _Call(bank, shown, task)
         self._calls.append(call)
         try:
             async with asyncio.timeout(self._policy.deadline):
                 return await task
         except TimeoutError as error:
-            late = ModelUnavailable(f"{self._parts.proposer.name} gave no answer in {self._policy.deadline:.0f} s")
+            late = ModelUnavailable(f"{model.name} gave no answer in {self._policy.deadline:.0f} s")
             late.calls = 1  # at least; what they cost is not known
             raise late from error
         except asyncio.CancelledError as error:
@@ -103,7 +135,7 @@ class Asking:
                 raise
             if call.void:
                 raise ErasedMeanwhile from None
-            raise ModelUnavailable(f"{self._parts.proposer.name} gave up by itself") from error
+            raise ModelUnavailable(f"{model.name} gave up by itself") from error
         finally:
             task.cancel()
             self._calls.remove(call)
@@ -119,24 +151,24 @@ class Asking:
             told = f"{spent.tokens:,} of {budget:,} tokens are spent today; the bank goes on after midnight UTC"
             raise BudgetSpent(told, after=_until_midnight(now))
 
-    async def _paid(self, bank: str, told: Proposal | ModelError) -> None:
+    async def _paid(self, bank: str, told: Priced) -> None:
         if told.calls:
             spent = Spent(calls=told.calls, prompt_tokens=told.prompt_tokens, reply_tokens=told.reply_tokens)
             await self._parts.ledger.spend(bank, f"{self._parts.clock():%Y-%m-%d}", spent)
 
-    async def _enter(self, who: str) -> None:
+    async def _enter(self, model: Asked, who: str) -> None:
         """Raises ModelResting with the seconds to wait."""
-        endpoint = self._parts.proposer.endpoint
+        endpoint = model.endpoint
         if not endpoint:
             return
         policy = self._policy.breaker
         breaker, now = await self._parts.ledger.breaker(endpoint, lambda b, now: entered(b, now, who, policy))
         if seconds := wait(breaker, now, who):
             why = breaker.reason or "one probe is under way"
-            raise ModelResting(f"{self._parts.proposer.name} is left alone for {seconds:.0f} s: {why}", after=seconds)
+            raise ModelResting(f"{model.name} is left alone for {seconds:.0f} s: {why}", after=seconds)
 
-    async def _heard(self, who: str, error: ModelError | None) -> None:
-        endpoint, policy = self._parts.proposer.endpoint, self._policy.breaker
+    async def _heard(self, model: Asked, who: str, error: ModelError | None) -> None:
+        endpoint, policy = model.endpoint, self._policy.breaker
         if not endpoint:
             return
         reason = str(error)

@@ -17,7 +17,7 @@ from consolidator.clock import Clock, system_clock
 from consolidator.config import Settings
 from consolidator.errors import ConsolidatorError
 from consolidator.events import Called, ObservationChanged, PassDone
-from consolidator.ports import Embedder, LogprobModel, Proposer, Reranker
+from consolidator.ports import ChatModel, Embedder, LogprobModel, Proposer, Reranker
 from consolidator.transcripts import Role, Transcript
 
 P = ParamSpec("P")
@@ -181,14 +181,15 @@ class Engine(_Twin):
 @contextmanager
 def connect(
     target: str | Path | None = None, *, settings: Settings | None = None, clock: Clock = system_clock,
-    embedder: Embedder | None = None, proposer: Proposer | None = None, reranker: Reranker | None = None,
-    scorer: LogprobModel | None = None,
+    embedder: Embedder | None = None, proposer: Proposer | None = None, chat: ChatModel | None = None,
+    reranker: Reranker | None = None, scorer: LogprobModel | None = None,
 ) -> Iterator[Engine]:
     """`consolidator.connect` for code without an event loop."""
     loop = _Loop()
     try:
         opening = twin.connect(
-            target, settings=settings, clock=clock, embedder=embedder, proposer=proposer, reranker=reranker, scorer=scorer,
+            target, settings=settings, clock=clock, embedder=embedder, proposer=proposer, chat=chat, reranker=reranker,
+            scorer=scorer,
         )
         original = loop.run(_entered(opening))
         try:

@@ -15,6 +15,7 @@ from consolidator.breakers import BreakerPolicy
 from consolidator.consolidation import ConsolidationPolicy
 from consolidator.errors import InvalidSettings
 from consolidator.feedback import FeedbackPolicy
+from consolidator.lessons import PracticePolicy
 from consolidator.meters import ScoringPolicy
 from consolidator.models import Value
 from consolidator.ranking import RecallWeights
@@ -119,6 +120,7 @@ class Settings(Value):
     recall: RecallWeights = RecallWeights()
     reranker: RerankerSettings = RerankerSettings()
     importance: ImportanceSettings = ImportanceSettings()
+    practice: PracticePolicy = PracticePolicy()
 
     @property
     def alone(self) -> bool:

@@ -6,10 +6,10 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from pydantic import Field
 
+from consolidator import lessons
 from consolidator.asking import Asking, AskingPolicy
 from consolidator.checks import is_id
 from consolidator.errors import (
@@ -23,6 +23,7 @@ from consolidator.errors import (
 )
 from consolidator.events import ObservationChanged
 from consolidator.gathering import Gathered, Gathering, GatheringPolicy
+from consolidator.lessons import PracticePolicy
 from consolidator.models import Memory, MemoryState, ObservationState
 from consolidator.parts import Parts
 from consolidator.planning import Guards, Planned, Planner, intent_id, texts_to_embed
@@ -30,6 +31,7 @@ from consolidator.plans import Done, Intent, Lease, MemoryMark, Report
 from consolidator.points import rev_of
 from consolidator.ports import Equals, Point
 from consolidator.proposals import Batch, Proposal
+from consolidator.records import reported
 from consolidator.redo import carry_out
 
 log = logging.getLogger("consolidator.consolidation")
@@ -84,9 +86,10 @@ class _Run:
 class Consolidation:
     """Digests the pending memories of a bank. Runs under the bank's lease."""
 
-    def __init__(self, parts: Parts, policy: ConsolidationPolicy, asking: AskingPolicy) -> None:
+    def __init__(self, parts: Parts, policy: ConsolidationPolicy, asking: AskingPolicy, practice: PracticePolicy) -> None:
         self._parts = parts
         self._policy = policy
+        self._practice = practice
         self._gathering = Gathering(parts, policy)
         self.asking = Asking(parts, asking)
         self._sizes: dict[str, int] = {}  # of the next batch, where a failure made it smaller
@@ -163,7 +166,7 @@ class Consolidation:
         proposal = Proposal()
         if gathered.batch.memories:
             try:
-                proposal = await self.asking.propose(gathered.batch, run.lease, by_hand=run.by_hand)
+                proposal = await self._proposed(gathered.batch, run)
             except ModelError as error:
                 _spent(run, error)
                 if not isinstance(error, DIGESTIBLE):
@@ -171,6 +174,11 @@ class Consolidation:
                 return await self._indigestible(run, gathered.batch, error)
         _spent(run, proposal)
         await self._decide(run, gathered, proposal)
+
+    async def _proposed(self, batch: Batch, run: _Run) -> Proposal:
+        if reported(batch.memories[0].memory):
+            return lessons.propose(batch, self._practice)
+        return await self.asking.propose(batch, run.lease, by_hand=run.by_hand)
 
     async def _decide(self, run: _Run, gathered: Gathered, proposal: Proposal) -> None:
         bank, batch = run.bank, gathered.batch
@@ -180,7 +188,7 @@ class Consolidation:
         accounted = {alias for action in proposal.actions for alias in action.evidence} | {n.memory for n in proposal.nothing}
         taken = [*(shown.memory for shown in batch.memories if shown.alias in accounted), *gathered.echoes]
         intent = intent_id(bank, [(memory.id, memory.rev) for memory in taken])
-        guards, over = await self._guards(bank, batch.now, proposal)
+        guards, over = await self._guards(bank, batch, proposal)
         planned = Planner(
             intent=intent, batch=batch, known=known, vectors=vectors, now=batch.now, by=proposal.by,
             digest=await self._parts.digest(bank), guards=guards, echoes=gathered.echoes,
@@ -196,9 +204,11 @@ class Consolidation:
             problem = "; ".join(proposal.faults) or "the reply did not account for it"
             await self._left(run, left, problem, proposal.reply)
 
-    async def _guards(self, bank: str, now: datetime, proposal: Proposal) -> tuple[Guards, str | None]:
+    async def _guards(self, bank: str, batch: Batch, proposal: Proposal) -> tuple[Guards, str | None]:
         """The guards of this pass, and why the bank has to pause after it."""
-        guards = self._policy.guards
+        guards, now = self._policy.guards, batch.now
+        if batch.memories and reported(batch.memories[0].memory):
+            guards = guards.model_copy(update=lessons.GUARDS)
         wanted = min(guards.max_deletes, sum(action.op == "delete" for action in proposal.actions))
         if not wanted:
             return guards, None
@@ -275,7 +285,7 @@ def _frozen(intent: str, batch: Batch, taken: Sequence[Memory], planned: Planned
     return Intent(
         id=intent, bank=batch.bank, kind="consolidate", created_at=batch.now, shown=tuple(sorted(rests_on)),
         changes=planned.changes, entries=planned.entries,
-        marks=tuple(MemoryMark(memory_id=m.id, rev=m.rev, state=MemoryState.DONE) for m in taken),
+        marks=tuple(MemoryMark(memory_id=m.id, rev=m.rev, state=lessons.state_after(m)) for m in taken),
         by=proposal.by, prompt_digest=proposal.prompt_digest, calls=proposal.calls, prompt_tokens=proposal.prompt_tokens,
         reply_tokens=proposal.reply_tokens,
     )

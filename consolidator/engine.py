@@ -16,7 +16,7 @@ from consolidator.events import Called, ObservationChanged, PassDone
 from consolidator.models import Receipt
 from consolidator.parts import Parts
 from consolidator.plans import Standing
-from consolidator.ports import Embedder, LogprobModel, Proposer, Reranker
+from consolidator.ports import ChatModel, Embedder, LogprobModel, Proposer, Reranker
 from consolidator.registry import open_parts
 from consolidator.services import Services
 
@@ -25,20 +25,21 @@ BANK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 def connect(
     target: str | Path | None = None, *, settings: Settings | None = None, clock: Clock = system_clock,
-    embedder: Embedder | None = None, proposer: Proposer | None = None, reranker: Reranker | None = None,
-    scorer: LogprobModel | None = None,
+    embedder: Embedder | None = None, proposer: Proposer | None = None, chat: ChatModel | None = None,
+    reranker: Reranker | None = None, scorer: LogprobModel | None = None,
 ) -> Connection:
     """Open a memory: a folder (embedded), or a `*.toml` file. `CONSOLIDATOR_*` variables come on top of either.
 
-    Use it as `async with connect(...) as engine`. embedder, proposer, reranker, scorer: used instead of what the settings name,
-    and closed with the engine. Entering it raises InvalidSettings, MissingProvider, StoreLocked, WrongEmbedder, NewerFormat,
+    Use it as `async with connect(...) as engine`. embedder, proposer, chat, reranker, scorer: used instead of what the settings
+    name, and closed with the engine; chat is the model that distils episodes and harvests sessions.
+    Entering it raises InvalidSettings, MissingProvider, StoreLocked, WrongEmbedder, NewerFormat,
     StoreUnavailable.
     """
 
     async def opened() -> Engine:
         told = settings or load(target)
         parts = await open_parts(
-            told, clock, embedder=embedder, proposer=proposer, reranker=reranker, scorer=scorer
+            told, clock, embedder=embedder, proposer=proposer, chat=chat, reranker=reranker, scorer=scorer
         )
         engine = Engine(parts, told)
         if told.worker.background:

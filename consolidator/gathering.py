@@ -14,6 +14,7 @@ from consolidator.plans import History
 from consolidator.points import memory_of
 from consolidator.ports import Equals, Leg, Point, Range
 from consolidator.proposals import Batch, Candidate, ShownMemory
+from consolidator.records import REPORTS, reported
 
 PENDING = (Equals("state", MemoryState.PENDING.value),)
 
@@ -62,7 +63,7 @@ class Gathering:
             # a retain that was killed before it looked for tombstones has brought back what was erased meanwhile
             await self._parts.memories.delete(bank, stray)
         open_ones = [p for p in page.points if p.id not in seen and p.id not in entombed]
-        same = [p for p in open_ones if p.payload["scope"] == open_ones[0].payload["scope"]]
+        same = [p for p in open_ones if _kin(p) == _kin(open_ones[0])]
         fitting = _fitting(same[:size], 4 * self._policy.batch_tokens)
         return await self._parts.memories.get(bank, [p.id for p in fitting], vectors=True)
 
@@ -100,7 +101,7 @@ class Gathering:
     async def _candidates(self, bank: str, fresh: Sequence[tuple[Memory, Vector]]) -> list[History]:
         """By meaning first, so that the nearest twin is always shown; then by words."""
         where = (Equals("scope", scope_key(fresh[0][0].tags)), Equals("state", ObservationState.LIVE.value))
-        each = self._policy.near_each
+        each, floor = self._policy.near_each, self._policy.floor if not reported(fresh[0][0]) else -1.0
         near = [Leg(name="near", dense=v, where=where, limit=each) for _, v in fresh if v]
         words = [Leg(name="words", lexical=m.text, where=where, limit=max(1, each // 2)) for m, _ in fresh]
         lists = await self._parts.observations.search(bank, [*near, *words])
@@ -108,7 +109,7 @@ class Gathering:
         for n, hits in enumerate(lists):
             by_words = n >= len(near)
             for hit in hits:
-                if by_words or hit.score >= self._policy.floor:
+                if by_words or hit.score >= floor:
                     place = (by_words, -round(hit.score, 6))
                     places[hit.id] = min(place, places.get(hit.id, place))
         live = await self._live(bank, places)
@@ -126,6 +127,11 @@ class Gathering:
     async def _live(self, bank: str, ids: Iterable[str]) -> list[History]:
         histories = await self._parts.ledger.histories(bank, list(ids))
         return [h for h in histories if h.observation.state is ObservationState.LIVE]
+
+
+def _kin(point: Point) -> tuple[object, bool]:
+    """Memories of one batch agree in it: their scope, and whether they tell of episodes and sessions."""
+    return point.payload["scope"], point.payload.get("role") in REPORTS
 
 
 def _fitting(points: Sequence[Point], characters: int) -> Sequence[Point]:

@@ -23,7 +23,7 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WARNINGS: frozenset[Kind] = frozenset({"no_reason"})
-STATES = ("unembedded", "pending", "done", "parked", "held")
+STATES = ("unembedded", "pending", "done", "parked", "held", "waiting")
 OWED, ASIDE = ("unembedded", "pending"), ("parked", "held")
 DIGESTING = ("consolidate", "drop", "import")  # plans that leave a memory done; "forget" gives it back, "revise" does either
 FED = ("created", "contested", "updated", "reinforced", "imported")  # what makes a memory evidence
@@ -188,7 +188,7 @@ def _consumed(books: _Books) -> Told:
             yield "revision", f"memory {id} is at revision {rev} in the store, revision {highest} was consumed"
         elif state == "done":
             yield from _digested(books, id, rev, [row for row in uses if row["rev"] == rev - 1])
-        elif any(_kind(books, row) in DIGESTING for row in uses if row["rev"] == rev - 1):
+        elif state != "waiting" and any(_kind(books, row) in DIGESTING for row in uses if row["rev"] == rev - 1):
             yield "reopened", f"memory {id} is {state} again though nothing re-opened it"
 
 
@@ -255,7 +255,7 @@ def _agreeing(books: _Books) -> Told:
 
 
 def _differences(books: _Books, head: Row, stored: Mapping[str, Any]) -> Iterator[str]:
-    yield from (key for key in ("rev", "version", "state", "confidence", "contests") if stored.get(key) != head[key])
+    yield from (key for key in ("rev", "version", "state", "confidence", "contests", "category") if stored.get(key) != head[key])
     texts = [row["text"] for row in books.versions.get(head["id"], ()) if row["number"] == head["version"]]
     if texts and stored.get("text") != texts[0]:
         yield "text"

@@ -15,6 +15,7 @@ Time = Annotated[datetime, AfterValidator(to_utc)]
 Vector = list[float]
 Kind = Literal["world", "experience", "lesson"]
 Tags = frozenset[str]
+Category = Literal["fact", "pitfall", "pattern", "tool-quirk", "question", "rule", "mistake"]
 PERSON = "person"  # who makes versions that no model overwrites
 
 
@@ -39,6 +40,7 @@ class MemoryState(StrEnum):
     DONE = "done"
     PARKED = "parked"  # failed alone too often; visible and replayable
     HELD = "held"  # in quarantine
+    WAITING = "waiting"  # an episode or a session: digested together with what comes, and by no ordinary pass
 
 
 class ObservationState(StrEnum):
@@ -148,6 +150,7 @@ class Observation(Value):
     trend: Trend | None = None
     importance: float | None = None  # nats per token; None is unknown, which is not zero
     contests: str | None = None  # the observation that it contradicts on the word of less trusted sources
+    category: Category | None = None  # of what was learnt from sessions and episodes
 
     @property
     def proof_count(self) -> int:
@@ -221,6 +224,7 @@ class Hit(Value):
     importance: float | None = None
     version: int | None = None
     contests: str | None = None  # the observation that it contradicts on the word of less trusted sources
+    category: Category | None = None
     quote: Memory | None = None
     superseded_by: str | None = None  # a newer hit about the same thing stands above this one
     tokens: int = 0  # size of the hit as it is serialised for a prompt

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+from consolidator import secrets, words
 from consolidator.clock import Clock
 from consolidator.events import Events
-from consolidator.ports import Embedder, Ledger, LogprobModel, Proposer, Reranker, Storage, VectorStore
+from consolidator.ports import ChatModel, Embedder, Ledger, LogprobModel, Proposer, Reranker, Storage, VectorStore
+from consolidator.secrets import Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +23,11 @@ class Parts:
     proposer: Proposer
     clock: Clock
     owner: str  # names this process in leases
+    chat: ChatModel | None = None  # the one that the proposer asks, too; None: what a model would do is done by rules
     reranker: Reranker | None = None
     scorer: LogprobModel | None = None  # None: importance is measured by words alone
+    find_secrets: Callable[[str], list[Secret]] = secrets.find  # the thorough way, for whole sessions
+    count_tokens: Callable[[str], int] = words.cost  # as a model counts them
     events: Events = field(default_factory=Events)
     applied: set[str] = field(default_factory=set)  # plans that this process has applied and not closed: nothing to redo
 
@@ -42,6 +47,6 @@ class Parts:
     async def close(self) -> None:
         """All of them, whichever fails. Store before ledger: what the ledger forgets must be on disk."""
         async with AsyncExitStack() as stack:
-            for part in (self.scorer, self.reranker, self.embedder, self.proposer, self.ledger, self.storage):
+            for part in (self.scorer, self.reranker, self.embedder, self.chat, self.proposer, self.ledger, self.storage):
                 if part is not None:
                     stack.push_async_callback(part.close)

@@ -93,6 +93,7 @@ class Planner:
     digest: Callable[[str], str]
     guards: Guards = field(default_factory=Guards)
     echoes: Sequence[Memory] = ()  # memories that are accounted for without being read
+    first: int = 0  # number of the first observation that it makes, where several planners share a plan
     _drafts: dict[str, _Draft] = field(default_factory=dict)
     _entries: list[Entry] = field(default_factory=list)
     _done: list[Done] = field(default_factory=list)
@@ -133,17 +134,18 @@ class Planner:
             return self._skip(action, None, problem)
         if twin := self._twin(action.text):
             return self._support(twin, memories, action)
-        self._new(action, confidence, *self._origins(action.text, memories))
+        contests = self.batch.candidate(action.contests).observation.id if action.contests else None
+        self._new(action, confidence, *self._origins(action.text, memories), contests=contests)
 
     def _new(
         self, action: Action, confidence: float, origin: Sequence[Memory], lineage: frozenset[str], contests: str | None = None
     ) -> None:
-        number = self._tally["create"]
+        number = self.first + self._tally["create"]
         self._tally["create"] += 1
         new = Observation(
             id=str(uuid5(UUID(self.intent), str(number))), bank=self.batch.bank, text=action.text, tags=self.batch.tags,
             confidence=confidence, evidence=attach((), origin, 1, self._against(action)), created_at=self.now,
-            updated_at=self.now, contests=contests,
+            updated_at=self.now, contests=contests, category=action.category,
         )
         draft = _Draft(after=new, base_rev=None, vector=self.vectors[action.text], lineage=lineage, touched=True)
         draft.version = self._version(new, lineage, change="create", reason=action.reason)

@@ -7,18 +7,19 @@ from typing import Any
 
 from consolidator.models import Memory, Observation, ObservationState, Vector, scope_key
 from consolidator.ports import CollectionSpec, Found, Point
+from consolidator.records import marked
 
 
 def collection_specs(dimension: int, embedder: str) -> tuple[CollectionSpec, CollectionSpec]:
     """The two collections, with every field that is filtered by."""
     memories = CollectionSpec(
         name="memories", dimension=dimension, embedder=embedder,
-        keywords=("source", "speaker", "tags", "scope", "kind", "state", "place", "corrected_by"),
+        keywords=("source", "speaker", "tags", "scope", "kind", "state", "place", "corrected_by", "role", "about"),
         integers=("sequence", "trust"), times=("time", "retained_at"),
     )
     observations = CollectionSpec(
         name="observations", dimension=dimension, embedder=embedder,
-        keywords=("tags", "scope", "state", "evidence_memory_ids", "evidence_sources", "lineage_memory_ids"),
+        keywords=("tags", "scope", "state", "category", "evidence_memory_ids", "evidence_sources", "lineage_memory_ids"),
         integers=("version",), floats=("confidence",), times=("first_time", "last_time", "created_at", "updated_at"),
     )
     return memories, observations
@@ -35,6 +36,8 @@ def memory_point(memory: Memory, vector: Vector | None) -> Point:
         **{key: value for key, value in fields.items() if value is not None},
         "tags": sorted(memory.tags), "scope": scope_key(memory.tags), "state": memory.state.value, "time": memory.time,
     }
+    if mark := marked(memory):
+        payload |= {"role": mark.role, "about": mark.about}
     if memory.sequence is not None:
         payload["place"] = place_of(memory.source, memory.sequence)
     return Point(id=memory.id, payload=payload, dense=vector, lexical=memory.dated)

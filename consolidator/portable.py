@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, TypeAdapter, ValidationError
 
 from consolidator.errors import InvalidInput
-from consolidator.models import PERSON, Kind, Memory, MemoryState, ObservationState, Tags, Time, Trust, Value, Version
+from consolidator.models import PERSON, Category, Kind, Memory, MemoryState, ObservationState, Tags, Time, Trust, Value, Version
 from consolidator.plans import History
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
@@ -87,6 +87,7 @@ class ObservationLine(Value):
     id: Name
     tags: Scope = frozenset()
     contests: Name | None = None
+    category: Category | None = None
     evidence: tuple[EvidenceLine, ...] = ()
     versions: tuple[VersionLine, ...] = Field(min_length=1)
 
@@ -138,7 +139,8 @@ def observation_line(history: History, known: Set[str]) -> ObservationLine | Non
         return None
     here = history.observation
     return ObservationLine(
-        id=here.id, tags=here.tags, contests=here.contests, evidence=evidence, versions=tuple(_version(v, known) for v in told)
+        id=here.id, tags=here.tags, contests=here.contests, category=here.category, evidence=evidence,
+        versions=tuple(_version(v, known) for v in told),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from consolidator.models import Memory, Observation, Tags, Value, Vector
+from consolidator.models import Category, Memory, Observation, Tags, Value, Vector
 
 Op = Literal["create", "update", "delete"]
 UpdateKind = Literal["restate", "refine", "state_change", "correction"]
@@ -64,6 +64,8 @@ class Action(Value):
     evidence: tuple[str, ...]  # aliases of the memories that it rests on
     contradicted: tuple[str, ...] = ()  # those of them that the text shows to be wrong: cited, but no support
     reason: str = ""
+    category: Category | None = None  # of a create
+    contests: str | None = None  # alias of an observation that a create contradicts, and stands beside
 
 
 class NothingDurable(Value):

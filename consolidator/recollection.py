@@ -376,6 +376,7 @@ def _hit(r: Ranked, entry: _Entry, quote: Memory | None, explain: bool, now: dat
         hit = Hit.model_validate({
             **common, "tags": o.tags, "evidence": o.evidence, "proof_count": o.proof_count, "confidence": o.confidence,
             "trend": trend_of(o.evidence, now), "version": o.version, "quote": quote, "contests": o.contests,
+            "category": o.category,
         })
     else:
         m = entry.memory

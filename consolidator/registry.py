@@ -82,9 +82,9 @@ async def open_chat_model(settings: Settings) -> ChatModel:
     return opened
 
 
-async def open_proposer(settings: Settings) -> Proposer:
-    if settings.consolidation.proposer == "model":
-        return ModelProposer(await open_chat_model(settings), reply_tokens=settings.model.reply_tokens)
+async def open_proposer(settings: Settings, chat: ChatModel | None) -> Proposer:
+    if settings.consolidation.proposer == "model" and chat is not None:
+        return ModelProposer(chat, reply_tokens=settings.model.reply_tokens)
     opened: Proposer = await provider("proposers", settings.consolidation.proposer)()
     return opened
 
@@ -119,7 +119,7 @@ async def open_scorer(settings: Settings) -> LogprobModel | None:
 
 async def open_parts(
     settings: Settings, clock: Clock, *, embedder: Embedder | None = None, proposer: Proposer | None = None,
-    reranker: Reranker | None = None, scorer: LogprobModel | None = None,
+    chat: ChatModel | None = None, reranker: Reranker | None = None, scorer: LogprobModel | None = None,
 ) -> Parts:
     """Everything that the settings name; what is handed in is used instead. On failure all is closed again, and a folder
     that was made for it and is empty still is removed.
@@ -131,7 +131,11 @@ async def open_parts(
         opened.append(embedder := embedder or await open_embedder(settings))
         opened.append(storage := await open_storage(settings, embedder))
         opened.append(ledger := await open_ledger(settings))
-        opened.append(proposer := proposer or await open_proposer(settings))
+        if chat is None and proposer is None and settings.consolidation.proposer == "model":
+            chat = await open_chat_model(settings)
+        if chat is not None:
+            opened.append(chat)
+        opened.append(proposer := proposer or await open_proposer(settings, chat))
         if reranker := reranker or await open_reranker(settings):
             opened.append(reranker)
         if scorer := scorer or await open_scorer(settings):
@@ -143,7 +147,7 @@ async def open_parts(
             settings.folder.rmdir()
         raise
     return Parts(
-        storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, reranker=reranker, scorer=scorer,
+        storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, chat=chat, reranker=reranker, scorer=scorer,
         clock=clock, owner=_owner(settings),
     )
 

@@ -18,6 +18,7 @@ from consolidator.parts import Parts
 from consolidator.planning import NAMESPACE
 from consolidator.points import memory_of, memory_point
 from consolidator.ports import ABSENT, Equals, Point, PutOutcome
+from consolidator.records import reported
 from consolidator.tripwires import suspicion
 from consolidator.words import split
 
@@ -139,8 +140,10 @@ class Retainer:
         self._policy = policy
         self._last = datetime.min.replace(tzinfo=UTC)
 
-    async def retain(self, bank: str, raw: Sequence[dict[str, Any]]) -> Retained:
-        """Raises InvalidInput before anything is written, Conflict while a source is being erased, StoreUnavailable."""
+    async def retain(self, bank: str, raw: Sequence[dict[str, Any]], *, waiting: bool = False) -> Retained:
+        """waiting: in the state of that name, for a plan of their own; then raises EmbedderUnavailable, too.
+
+        Raises InvalidInput before anything is written, Conflict while a source is being erased, StoreUnavailable."""
         now = self._parts.clock()
         items = checked_items(raw, self._policy, now)
         items, redacted = await self._guarded(bank, items)
@@ -148,8 +151,12 @@ class Retainer:
         known = {point.id: memory_of(bank, point) for point in await self._parts.memories.get(bank, [m.id for m in memories])}
         fresh = list({m.id: m for m in memories if m.id not in known}.values())
         echoes = await self._echoes.among(bank, [m.text for m in fresh])
-        fresh = [m.model_copy(update={"echo": echo}) for m, echo in zip(fresh, echoes, strict=True)]
+        fresh = [m.model_copy(update={"echo": echo and not reported(m)}) for m, echo in zip(fresh, echoes, strict=True)]
         vectors = await self._vectors(fresh)
+        if waiting:
+            if vectors is None:
+                raise EmbedderUnavailable
+            fresh = [m.model_copy(update={"state": MemoryState.WAITING}) for m in fresh]
         if vectors is None:
             fresh = [m.model_copy(update={"state": MemoryState.UNEMBEDDED}) for m in fresh]
         doubts = {m.id: doubt for m in fresh if (doubt := self._doubt(m))}

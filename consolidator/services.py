@@ -52,7 +52,7 @@ class Services:
         self.transfer = Transfer(parts, self.retainer, settings.retain)
         self.jobs = Jobs(
             parts, settings.worker, retainer=self.retainer, forgetting=self.forgetting,
-            consolidation=Consolidation(parts, settings.consolidation, asking), importance=self.importance,
+            consolidation=Consolidation(parts, settings.consolidation, asking, settings.practice), importance=self.importance,
         )
         self.worker = Worker(parts, settings.worker, self.jobs, alone=settings.alone, scrub=self.scrub)
         self._worker = settings.worker

@@ -320,7 +320,7 @@ def _change(work: _Work, course: _Course, number: int, vectors: Mapping[str, Vec
     after = Observation(
         id=course.id, bank=work.bank, text=told.text, tags=line.tags, state=told.state, confidence=told.confidence,
         version=number, rev=number - 1, evidence=tuple(linked.values()), created_at=line.versions[0].at or work.now,
-        updated_at=at, contests=work.there.get(line.contests or ""),
+        updated_at=at, contests=work.there.get(line.contests or ""), category=line.category,
     )
     version = Version(
         observation_id=course.id, number=number, text=told.text, digest=work.digest(told.text), state=told.state,

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, Float, cast, create_engine, event, ex
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from consolidator.errors import InvalidSettings, MissingProvider
 
@@ -18,7 +19,6 @@ Clock = Callable[[Connection], float]
 
 PRAGMAS = (
     "PRAGMA busy_timeout=30000",
-    "PRAGMA journal_mode=WAL",
     "PRAGMA secure_delete=ON",
     "PRAGMA foreign_keys=ON",
 )
@@ -76,6 +76,16 @@ def _on_sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # else the driver opens no transaction for a SELECT, and updates are lost
     for pragma in PRAGMAS:
         connection.execute(pragma)
+    _write_ahead(connection)
+
+
+@retry(
+    retry=retry_if_exception(lambda error: isinstance(error, sqlite3.OperationalError) and "locked" in str(error)),
+    wait=wait_random(0.005, 0.05), stop=stop_after_delay(30), reraise=True,
+)
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Where several open a new file at once, this one statement does not wait for the others."""
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _on_sqlite_begin(connection: Connection) -> None:

@@ -57,7 +57,8 @@ FROM_2 = (
     "last_scored {time} NOT NULL, updates INTEGER NOT NULL, PRIMARY KEY (item, unit, bank))",
     "CREATE INDEX importance_by_unit ON importance (bank, unit, mean)",
 )
-MIGRATIONS = {1: FROM_1, 2: FROM_2}
+FROM_3 = ("ALTER TABLE observation ADD COLUMN category VARCHAR(16)",)
+MIGRATIONS = {1: FROM_1, 2: FROM_2, 3: FROM_3}
 DIALECTS = {
     "sqlite": {
         "time": "DATETIME", "double": "FLOAT", "serial": "INTEGER", "digests": "json_each(receipt.body, '$.digests') AS told",

@@ -48,7 +48,8 @@ def insert_all(db: Connection, table: Any, rows: Iterable[Mapping[str, Any]]) ->
 
 
 def head_row(bank: str, after: Observation) -> dict[str, Any]:
-    fields = after.model_dump(include={"id", "rev", "version", "state", "confidence", "contests", "created_at", "updated_at"})
+    plain = {"id", "rev", "version", "state", "confidence", "contests", "category", "created_at", "updated_at"}
+    fields = after.model_dump(include=plain)
     return {**fields, "state": after.state.value, "bank": bank, "tags": json.dumps(sorted(after.tags))}
 
 
@@ -237,7 +238,7 @@ def _history(head: Row[Any], evidence: Rows, versions: Rows, lineage: Rows) -> H
     observation = Observation(
         id=head.id, bank=head.bank, text=current.text or "", tags=frozenset(json.loads(head.tags)),
         state=ObservationState(head.state), confidence=head.confidence, version=head.version, rev=head.rev,
-        evidence=tuple(_evidence(row) for row in evidence), contests=head.contests,
+        evidence=tuple(_evidence(row) for row in evidence), contests=head.contests, category=head.category,
         created_at=head.created_at, updated_at=head.updated_at,
     )
     return History(observation=observation, versions=kept, vectors={row.number: row.vector for row in versions if row.vector})

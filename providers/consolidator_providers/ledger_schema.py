@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from consolidator.models import Vector
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Utc(TypeDecorator[datetime]):
@@ -138,6 +138,7 @@ observation = Table(
     Column("state", String(16), nullable=False),
     Column("confidence", Float, nullable=False),
     Column("contests", Id),
+    Column("category", String(16)),
     Column("created_at", Utc, nullable=False),
     Column("updated_at", Utc, nullable=False),
     Index("observation_by_bank", "bank", "state"),

@@ -237,7 +237,7 @@ async def test_all_that_stood_in_version_2_is_there_and_importance_beside_it(url
     assert await measured(ledger, score("m1"), score("m9")) == [score("m1")]
     assert await ledger.score_units(BANK) == {UNIT: (1, 0.5)}
     assert [row["digest"] for row in (await ledger.dump(BANK))["receipt_digest"]] == ["a", "b"]
-    assert (await ledger.describe())["schema"] == "3"
+    assert (await ledger.describe())["schema"] == "4"
     await ledger.close()
 
 
