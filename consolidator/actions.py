@@ -51,21 +51,21 @@ def clean(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", kept).split())
 
 
-def parse(text: str) -> object:
-    """The JSON value in a reply, through thoughts, a code fence or prose around it. Raises BadReply."""
+def parse(text: str, key: str = "actions") -> object:
+    """The JSON object with `key` in a reply, through thoughts, a code fence or prose around it. Raises BadReply."""
     if len(text) > MAX_REPLY:
         raise BadReply(f"the reply has {len(text)} characters; at most {MAX_REPLY} are read")
     text = _without_thoughts(text)
     if fenced := FENCE.match(text):
         text = fenced.group(1)
     # an inner object of a reply that was cut is no reply
-    replies = [value for value in _objects(text) if "actions" in value]
+    replies = [value for value in _objects(text) if key in value]
     if not replies:
-        raise BadReply("the reply holds no complete JSON object with the list \"actions\"")
+        raise BadReply(f'the reply holds no complete JSON object with the list "{key}"')
     if any(_too_deep(reply) for reply in replies):
         raise BadReply(TOO_DEEP)
     if any(reply != replies[0] for reply in replies):  # a draft, or one that was quoted: which is meant?
-        raise BadReply("the reply holds several JSON objects with \"actions\"; send one")
+        raise BadReply(f'the reply holds several JSON objects with "{key}"; send one')
     return replies[0]
 
 

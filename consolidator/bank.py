@@ -15,7 +15,7 @@ from consolidator.errors import Conflict, InvalidInput, StoreError, StoreUnavail
 from consolidator.events import Called
 from consolidator.forgetting import pages
 from consolidator.invariants import Violation, violations
-from consolidator.measuring import MeasuredBank, Recorder
+from consolidator.measuring import Recorder
 from consolidator.models import (
     Hit,
     Kind,
@@ -31,6 +31,7 @@ from consolidator.plans import Report
 from consolidator.points import memory_of
 from consolidator.portable import Imported, parse
 from consolidator.ports import Equals, Range
+from consolidator.practising import PractisedBank
 from consolidator.redo import barrier
 
 P = ParamSpec("P")
@@ -58,7 +59,7 @@ def _watched(verb: Callable[Concatenate[Bank, P], Awaitable[T]]) -> Callable[Con
     return cast("Callable[Concatenate[Bank, P], Coroutine[Any, Any, T]]", told)
 
 
-class Bank(MeasuredBank):
+class Bank(PractisedBank):
     """One isolated memory. Times are aware datetimes; a naive one is refused."""
 
     @_watched

@@ -69,6 +69,7 @@ class _Run:
     alone: int = 0  # memories that failed on their own
     refused: int = 0  # plans in a row, for something was erased meanwhile
     over: bool = False  # the bank has paused
+    state: MemoryState | None = None  # of what was digested, where it is not what follows from its kind
 
     def enough(self, batch: int) -> bool:
         """A turn is one pass, or as many failures as a batch has memories: other banks wait."""
@@ -115,6 +116,20 @@ class Consolidation:
             self._sizes[bank] = run.size
             if told is not None:
                 told.append(run.report())
+        return run.report()
+
+    async def carry(
+        self, bank: str, lease: Lease, gathered: Gathered, proposal: Proposal, *, dry_run: bool = False,
+        state: MemoryState | None = None,
+    ) -> Report:
+        """Carry out what was proposed elsewhere for a batch. state: what its memories are in then; None: as after any pass.
+
+        Raises ErasedMeanwhile, Conflict, LeaseLost: then nothing was done.
+        """
+        size = len(gathered.batch.memories)
+        run = _Run(bank=bank, lease=lease, size=size, room=None, passes=None, dry=dry_run, by_hand=True, state=state)
+        _spent(run, proposal)
+        await self._decide(run, gathered, proposal)
         return run.report()
 
     async def _step(self, run: _Run, points: Sequence[Point]) -> None:
@@ -194,7 +209,7 @@ class Consolidation:
             digest=await self._parts.digest(bank), guards=guards, echoes=gathered.echoes,
         ).plan(proposal)
         if taken and not run.dry:
-            await self._carry_out(_frozen(intent, batch, taken, planned, proposal), run.lease, texts)
+            await self._carry_out(_frozen(intent, batch, taken, planned, proposal, run.state), run.lease, texts)
             run.over = over is not None
             await self._told(bank, planned, over)
         _count(run, gathered, planned, proposal, len(taken), self._policy.batch)
@@ -279,13 +294,15 @@ class Consolidation:
         await self._parts.memories.patch(bank, memory_id, {"state": state.value}, expect=rev)
 
 
-def _frozen(intent: str, batch: Batch, taken: Sequence[Memory], planned: Planned, proposal: Proposal) -> Intent:
+def _frozen(
+    intent: str, batch: Batch, taken: Sequence[Memory], planned: Planned, proposal: Proposal, state: MemoryState | None
+) -> Intent:
     shown = {s.memory.id for s in batch.shown} | {memory.id for memory in taken}
     rests_on = shown.union(*(change.lineage for change in planned.changes))
     return Intent(
         id=intent, bank=batch.bank, kind="consolidate", created_at=batch.now, shown=tuple(sorted(rests_on)),
         changes=planned.changes, entries=planned.entries,
-        marks=tuple(MemoryMark(memory_id=m.id, rev=m.rev, state=lessons.state_after(m)) for m in taken),
+        marks=tuple(MemoryMark(memory_id=m.id, rev=m.rev, state=state or lessons.state_after(m)) for m in taken),
         by=proposal.by, prompt_digest=proposal.prompt_digest, calls=proposal.calls, prompt_tokens=proposal.prompt_tokens,
         reply_tokens=proposal.reply_tokens,
     )

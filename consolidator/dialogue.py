@@ -32,7 +32,9 @@ class Answered(Generic[T]):
 async def answered(
     model: ChatModel, messages: Sequence[Message], *, schema: Mapping[str, Any], read: Read[T], max_tokens: int
 ) -> Answered[T]:
-    """Raises BadReply when neither reply can be read at all, and the errors of the model, each with what was spent."""
+    """The first key that the schema requires is the one by which the object is known.
+
+    Raises BadReply when neither reply can be read at all, and the errors of the model, each with what was spent."""
     told: list[Completion] = []
     try:
         value, faults = await _turn(model, messages, told, schema=schema, read=read, max_tokens=max_tokens)
@@ -58,7 +60,7 @@ async def _turn(
 ) -> tuple[T | None, Sequence[str]]:
     told.append(await model.complete(messages, schema=schema, max_tokens=max_tokens))
     try:
-        return read(parse(told[-1].text))
+        return read(parse(told[-1].text, schema["required"][0]))
     except BadReply as error:
         return None, (str(error),)
 

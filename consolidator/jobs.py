@@ -32,6 +32,7 @@ from consolidator.leases import WAIT_SECONDS, lease_on
 from consolidator.models import Value
 from consolidator.parts import Parts
 from consolidator.plans import Lease, Report
+from consolidator.practice import Practice, joined
 from consolidator.redo import barrier, finish_open_plans
 from consolidator.retention import Retainer
 
@@ -81,7 +82,7 @@ class Jobs:
 
     def __init__(
         self, parts: Parts, policy: JobPolicy, *, retainer: Retainer, consolidation: Consolidation, forgetting: Forgetting,
-        importance: ImportanceService, lot: Callable[[], float] = random.random,
+        importance: ImportanceService, practice: Practice, lot: Callable[[], float] = random.random,
     ) -> None:
         self._parts = parts
         self._policy = policy
@@ -89,6 +90,7 @@ class Jobs:
         self._consolidation = consolidation
         self._forgetting = forgetting
         self._importance = importance
+        self._practice = practice
         self._lot = lot
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: Counter[str] = Counter()  # who wants to change a bank, and cannot yet
@@ -156,6 +158,8 @@ class Jobs:
                 return Report(dry_run=dry_run, paused=reason)
             try:
                 report = await self._consolidate(bank, lease, limit=limit, dry_run=dry_run, by_hand=True)
+                if not dry_run and limit is None:
+                    report = joined([report, *await self._practice.work(bank, lease, by_hand=True)])
             finally:
                 await barrier(self._parts, bank)
             if not dry_run and not report.left:
@@ -218,8 +222,9 @@ class Jobs:
             return await self._parts.ledger.postpone(lease, seconds, reason, attempt=stuck)
         more = await self._consolidation.pending(bank) > 0
         if not more:
+            more = any(told.passes for told in await self._practice.work(bank, lease))
             await barrier(self._parts, bank)  # else with the next passes: to flush is dear
-            more = await self._measure(bank, lease)
+            more = await self._measure(bank, lease) or more
         await self._parts.ledger.finish(lease, more=more)
 
     async def _measure(self, bank: str, lease: Lease) -> bool:

@@ -295,6 +295,7 @@ class Stats(Value):
     unembedded: int
     parked: int
     held: int
+    waiting: int = 0  # attempts that are not distilled yet, and sessions whose harvest did not end
     oldest_pending: Time | None = None
     open_plans: int = 0
     open_tombstones: int = 0

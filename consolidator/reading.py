@@ -146,7 +146,7 @@ class ReadOnlyBank:
             bank=self.id, memories=sum(states.values()),
             observations=await self._parts.observations.count(self.id, live),
             pending=states.get("pending", 0), unembedded=states.get("unembedded", 0), parked=states.get("parked", 0),
-            held=states.get("held", 0),
+            held=states.get("held", 0), waiting=states.get("waiting", 0),
             oldest_pending=memory_of(self.id, oldest.points[0]).retained_at if oldest.points else None,
             last_error=None if gone else standing.last_error or failed,
             due_in=standing.due_in, attempts=standing.attempts, paused=standing.paused, holder=standing.holder,

@@ -84,16 +84,16 @@ class Card(Value):
 
     mistake_type: str = Field(default="unknown_mistake", min_length=1, max_length=200)
     worker_id: str = Field(default="", max_length=200)
-    bad_decision: str = Field(default="", max_length=1_000)
-    correct_decision: str = Field(default="", max_length=1_000)
-    evidence: str = Field(default="", max_length=4_000)
-    lesson: str | None = Field(default=None, max_length=4_000)
+    bad_decision: str = Field(default="", max_length=500)
+    correct_decision: str = Field(default="", max_length=500)
+    evidence: str = Field(default="", max_length=1_000)
+    lesson: str | None = Field(default=None, max_length=1_000)
 
 
 class Outcome(Value):
     """A mistake or a success in words. everywhere: it holds for every task."""
 
-    text: str = Field(min_length=1, max_length=2_000)
+    text: str = Field(min_length=1, max_length=500)
     everywhere: bool = False
 
 
@@ -104,7 +104,7 @@ class Episode(Value):
     task: str = Field(default="unknown", min_length=1, max_length=200)
     score: Share
     steps: int = Field(default=0, ge=0, lt=2**31)
-    summary: str = Field(default="", max_length=8_000)
+    summary: str = Field(default="", max_length=3_000)
     mistakes: tuple[Outcome, ...] = Field(default=(), max_length=20)
     successes: tuple[Outcome, ...] = Field(default=(), max_length=20)
     cards: tuple[Card, ...] = Field(default=(), max_length=20)

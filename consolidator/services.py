@@ -16,8 +16,10 @@ from consolidator.jobs import Jobs
 from consolidator.models import Receipt
 from consolidator.parking import Parking
 from consolidator.parts import Parts
+from consolidator.practice import Practice
 from consolidator.recollection import Recollection
 from consolidator.redo import barrier
+from consolidator.retelling import Retelling
 from consolidator.retention import Retainer
 from consolidator.revision import Revision
 from consolidator.transfer import Transfer
@@ -50,9 +52,12 @@ class Services:
             parts, settings.importance, settings.importance.feedback, measured=self.recollection.measured
         )
         self.transfer = Transfer(parts, self.retainer, settings.retain)
+        consolidation = Consolidation(parts, settings.consolidation, asking, settings.practice)
+        self.practice = Practice(parts, settings.practice, consolidation, settings.consolidation)
+        self.retelling = Retelling(parts, settings.practice)
         self.jobs = Jobs(
-            parts, settings.worker, retainer=self.retainer, forgetting=self.forgetting,
-            consolidation=Consolidation(parts, settings.consolidation, asking, settings.practice), importance=self.importance,
+            parts, settings.worker, retainer=self.retainer, forgetting=self.forgetting, consolidation=consolidation,
+            importance=self.importance, practice=self.practice,
         )
         self.worker = Worker(parts, settings.worker, self.jobs, alone=settings.alone, scrub=self.scrub)
         self._worker = settings.worker

@@ -11,7 +11,7 @@ import pytest
 
 from consolidator.config import Settings
 from consolidator.engine import Bank, Engine, connect
-from consolidator.ports import Proposer
+from consolidator.ports import ChatModel, Proposer
 from consolidator.testing import HashEmbedder, ManualClock, ScriptedProposer
 from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures)
 
@@ -39,13 +39,15 @@ def store_kind() -> str:
 def open_engine(tmp_path: Path, store_kind: str, clock: ManualClock, script: ScriptedProposer) -> Open:
     """Opens the same folder each time it is called."""
 
-    def opened(*, proposer: Proposer | None = None, **sections: object) -> AbstractAsyncContextManager[Engine]:
+    def opened(
+        *, proposer: Proposer | None = None, chat: ChatModel | None = None, **sections: object
+    ) -> AbstractAsyncContextManager[Engine]:
         near = {"floor": -1}  # the hash embedder knows words alone: show every candidate
         by_hand = {"background": False}  # a pass comes when a test asks for it
         parts = {"store": {"kind": store_kind}, "consolidation": near, "worker": by_hand}
         told = {"folder": tmp_path / "memory", **parts, **sections}
         settings = Settings.model_validate(told)
-        return connect(settings=settings, clock=clock, embedder=HashEmbedder(), proposer=proposer or script)
+        return connect(settings=settings, clock=clock, embedder=HashEmbedder(), proposer=proposer or script, chat=chat)
 
     return opened
 

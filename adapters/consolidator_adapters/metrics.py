@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from consolidator.engine import Engine
 
 OUTCOMES = ("consolidated", "nothing_durable", "left", "parked", "held")
-STATES = ("pending", "unembedded", "parked", "held")
+STATES = ("pending", "unembedded", "parked", "held", "waiting")
 
 
 class Metrics:

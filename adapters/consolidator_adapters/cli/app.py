@@ -26,6 +26,7 @@ from consolidator_adapters.cli import (
     fsck,
     moving,
     parking,
+    practising,
     reading,
     revising,
     scoring,
@@ -58,12 +59,14 @@ def options(
     ctx.obj = {"folder": folder, "config": config, "bank": bank, "json": json, "debug": debug}
 
 
-START, USE, LOOK, MEASURE, REVISE, MOVE, WORK, ERASE = "Start", "Use", "Look", "Measure", "Put right", "Move", "Work", "Erase"
+START, USE, LOOK, LEARN, MEASURE = "Start", "Use", "Look", "Learn", "Measure"
+REVISE, MOVE, WORK, ERASE = "Put right", "Move", "Work", "Erase"
 for panel, work in (
     (START, demo.demo), (START, writing.init), (START, doctor.doctor),
     (USE, writing.retain), (USE, reading.recall), (USE, writing.consolidate),
     (LOOK, reading.observations), (LOOK, reading.show), (LOOK, reading.history), (LOOK, reading.journal),
     (LOOK, reading.sources), (LOOK, reading.stats), (LOOK, working.status), (LOOK, fsck.fsck),
+    (LEARN, practising.episode), (LEARN, practising.lessons),
     (MEASURE, scoring.score), (MEASURE, scoring.importance),
     (REVISE, revising.correct), (REVISE, revising.revert), (REVISE, revising.undo),
     (MOVE, moving.export), (MOVE, moving.import_),

@@ -298,7 +298,8 @@ def stats(s: Stats) -> RenderableType:
     spent = f"{s.model_calls:,}, {s.prompt_tokens:,} prompt and {s.reply_tokens:,} reply tokens"
     rows: dict[str, str] = {
         "bank": s.bank, "memories": f"{s.memories:,}", "observations": f"{s.observations:,}", "pending": waiting,
-        "without vector": f"{s.unembedded:,}", "parked": f"{s.parked:,}", "held": f"{s.held:,}", "passes": f"{s.passes:,}",
+        "without vector": f"{s.unembedded:,}", "parked": f"{s.parked:,}", "held": f"{s.held:,}",
+        "waiting": f"{s.waiting:,}", "passes": f"{s.passes:,}",
         "model calls": spent, "open plans": f"{s.open_plans:,}", "open erasures": f"{s.open_tombstones:,}",
     }
     rows |= {"asked for": "no" if s.due_in is None else "now" if s.due_in < 1 else f"in {lasting(s.due_in)}"}
