@@ -9,6 +9,10 @@ from functools import lru_cache
 WORD = re.compile(r"[^\W_]+(?:[.,:'’][^\W_]+)*")
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 NEGATION = re.compile(r"\b(?:not|no|never|none|without|cannot|\w+n['’]t|stopped|nicht|kein\w*|pas|jamais)\b", re.IGNORECASE)
+# what stands behind them cannot change places with what stands before
+TURNS = {"before": "before", "after": "after", "until": "until", "unless": "unless", "instead": "instead", "rather": "instead"}
+TURN = re.compile(r"\b(before|after|until|unless|instead|rather)\b(?:\s+(?:of|than))?([^,.;:!?]*)", re.IGNORECASE)
+REACH = 4  # words behind a turn that say what it turns on
 SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)]*\s+|\n{2,}")
 STOP_WORDS = """a an and are as at be been but by can could did do does for from had has have he her him his how i if in into is
 it its just me my no not of on or our out she so some than that the their them then there they this to too up us was we were what
@@ -68,12 +72,28 @@ def names(text: str) -> frozenset[str]:
 
 
 def says_the_same(one: str, other: str) -> bool:
-    """Whether two near texts may be merged: names, numbers and negations agree. Near alone is not equal."""
+    """Whether two near texts may be merged: names, numbers, negations and turns (before what, instead of what) agree. Near alone
+    is not equal.
+    """
     return (
         numbers(one) == numbers(other)
+        and _turn_alike(one, other)
         and bool(NEGATION.search(one)) == bool(NEGATION.search(other))
         and not (names(one) ^ names(other)) - {word for word in names(one) | names(other) if _in(word, one) and _in(word, other)}
     )
+
+
+def _turn_alike(one: str, other: str) -> bool:
+    mine, yours = _turns(one), _turns(other)
+    return mine.keys() == yours.keys() and all(mine[turn] & yours[turn] or mine[turn] == yours[turn] for turn in mine)
+
+
+def _turns(text: str) -> dict[str, set[str]]:
+    """Each turn with the content words behind it."""
+    found: dict[str, set[str]] = {}
+    for match in TURN.finditer(text):
+        found.setdefault(TURNS[match[1].lower()], set()).update(stem_list(" ".join(WORD.findall(match[2])[:REACH])))
+    return found
 
 
 def _in(word: str, text: str) -> bool:

@@ -38,3 +38,17 @@ def test_stems_join_forms_of_a_word() -> None:
 @given(st.text(max_size=200))
 def test_cost_grows_with_the_text(text: str) -> None:
     assert 0 <= cost(text) <= cost(text + " and more")
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [
+    ("Run the migrations before the tests.", "Run the tests before the migrations.", False),
+    ("Warm the cache after deploying.", "Warm the cache before deploying.", False),
+    ("Warm the cache after deploying.", "After a deploy, warm the cache.", True),
+    ("Use rg instead of grep in this repo.", "In this repo use rg rather than grep.", True),
+    ("Use rg instead of grep.", "Use grep instead of rg.", False),
+    ("Check the lock file before installing.", "Before installing, check the lock file.", True),
+    ("Ask before, not after.", "Ask before.", False),
+])
+def test_what_comes_before_what_is_part_of_what_is_said(one: str, other: str, same: bool) -> None:
+    assert says_the_same(one, other) is same
+    assert says_the_same(other, one) is same
