@@ -167,6 +167,10 @@ async def perform(bank: Bank, step: Step) -> dict[str, Any]:
             return {"report": (await bank.consolidate(limit=step.get("limit"))).passes}
         case "forget":
             return {"forgotten": list((await bank.forget(source=step["source"])).memories)}
+        case "episode":
+            return {"episode": (await bank.record_episode(**step["told"])).id}
+        case "distil":
+            return {"report": (await bank.distil()).passes}
         case _:
             return {"served": repr(await bank.recall(step["query"], top_k=100, explain=True))}
 
