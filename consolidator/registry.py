@@ -82,9 +82,10 @@ async def open_chat_model(settings: Settings) -> ChatModel:
     return opened
 
 
-async def open_proposer(settings: Settings, chat: ChatModel | None) -> Proposer:
-    if settings.consolidation.proposer == "model" and chat is not None:
-        return ModelProposer(chat, reply_tokens=settings.model.reply_tokens)
+async def open_proposer(settings: Settings, chat: ChatModel | None = None) -> Proposer:
+    """chat: asked instead of a model that would be opened for it."""
+    if settings.consolidation.proposer == "model":
+        return ModelProposer(chat or await open_chat_model(settings), reply_tokens=settings.model.reply_tokens)
     opened: Proposer = await provider("proposers", settings.consolidation.proposer)()
     return opened
 
