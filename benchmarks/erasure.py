@@ -22,8 +22,8 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from consolidator.clock import system_clock
 from consolidator.config import Settings
 from consolidator.engine import Bank, Engine
-from consolidator.forgetting import pages
 from consolidator.models import Evidence, Memory, MemoryState, Observation, Version
+from consolidator.paging import pages
 from consolidator.parts import Parts
 from consolidator.plans import Change, Intent, Lease, MemoryMark
 from consolidator.points import memory_point

@@ -13,8 +13,8 @@ from consolidator import arguments
 from consolidator.contexts import Context, context_block
 from consolidator.errors import Conflict, InvalidInput, StoreError, StoreUnavailable
 from consolidator.events import Called
-from consolidator.forgetting import pages
 from consolidator.invariants import Violation, violations
+from consolidator.learning import LearningBank
 from consolidator.measuring import Recorder
 from consolidator.models import (
     Hit,
@@ -27,11 +27,11 @@ from consolidator.models import (
     Trust,
     Verification,
 )
+from consolidator.paging import pages
 from consolidator.plans import Report
 from consolidator.points import memory_of
 from consolidator.portable import Imported, parse
 from consolidator.ports import Equals, Range
-from consolidator.practising import PractisedBank
 from consolidator.redo import barrier
 
 P = ParamSpec("P")
@@ -59,7 +59,7 @@ def _watched(verb: Callable[Concatenate[Bank, P], Awaitable[T]]) -> Callable[Con
     return cast("Callable[Concatenate[Bank, P], Coroutine[Any, Any, T]]", told)
 
 
-class Bank(PractisedBank):
+class Bank(LearningBank):
     """One isolated memory. Times are aware datetimes; a naive one is refused."""
 
     @_watched

@@ -15,6 +15,7 @@ from consolidator.breakers import BreakerPolicy
 from consolidator.consolidation import ConsolidationPolicy
 from consolidator.errors import InvalidSettings
 from consolidator.feedback import FeedbackPolicy
+from consolidator.harvest import HarvestPolicy
 from consolidator.lessons import PracticePolicy
 from consolidator.meters import ScoringPolicy
 from consolidator.models import Value
@@ -106,6 +107,15 @@ class ConsolidationSettings(ConsolidationPolicy):
     proposer: str = "rules"
 
 
+class HarvestSettings(HarvestPolicy):
+    """detector: finds secrets beside our own rules; "rules": they alone. tokenizer: of the token budgets of briefings and
+    stretches; "estimate" needs none.
+    """
+
+    detector: str = "detect-secrets"
+    tokenizer: str = "cl100k"
+
+
 class Settings(Value):
     """Everything that can be set. A folder in a file is relative to that file."""
 
@@ -121,6 +131,7 @@ class Settings(Value):
     reranker: RerankerSettings = RerankerSettings()
     importance: ImportanceSettings = ImportanceSettings()
     practice: PracticePolicy = PracticePolicy()
+    harvest: HarvestSettings = HarvestSettings()
 
     @property
     def alone(self) -> bool:

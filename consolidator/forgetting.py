@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -22,10 +22,11 @@ from consolidator.models import (
     Version,
     scope_key,
 )
+from consolidator.paging import pages
 from consolidator.parts import Parts
 from consolidator.plans import Change, Entry, History, Intent, Lease, MemoryMark
 from consolidator.points import memory_of
-from consolidator.ports import AnyOf, Equals, Leg, Point, VectorStore, Where
+from consolidator.ports import AnyOf, Equals, Leg, Point, Where
 from consolidator.provenance import Erasure, after_image, comes_back, erase, given_way, without
 from consolidator.redo import barrier, carry_out
 from consolidator.words import plain, wordings
@@ -33,7 +34,6 @@ from consolidator.words import plain, wordings
 log = logging.getLogger("consolidator.forgetting")
 
 AT_ONCE = 100  # observations in one plan
-PAGE = 256
 TWINS = 8  # nearest observations among which one may say the very same
 MANY = 1_000_000
 FINGERPRINT = 16  # hexadecimal digits of a digest
@@ -246,17 +246,6 @@ class Forgetting:
         standing = [text for place, text in texts if place.startswith("version/") and place not in _purged(receipt)]
         known = frozenset().union(*map(wordings, [*standing, *(memory_of(receipt.bank, p).dated for p in memories)]))
         return [f"{place}: words of an erased text" for place in sorted({place for place, run in runs if run not in known})]
-
-
-async def pages(store: VectorStore, bank: str, where: Where) -> AsyncIterator[Point]:
-    """Every point, page after page."""
-    after: str | None = None
-    while True:
-        page = await store.scan(bank, where, after=after, limit=PAGE)
-        for point in page.points:
-            yield point
-        if (after := page.after) is None:
-            return
 
 
 async def readable(parts: Parts, bank: str, ids: Sequence[str]) -> list[History]:

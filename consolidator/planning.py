@@ -132,9 +132,9 @@ class Planner:
         confidence = self.guards.default_confidence if action.confidence is None else action.confidence
         if problem := self._confidence_problem(confidence):
             return self._skip(action, None, problem)
-        if twin := self._twin(action.text):
-            return self._support(twin, memories, action)
         contests = self.batch.candidate(action.contests).observation.id if action.contests else None
+        if twin := self._twin(action.text, but=self._draft(self.known[contests]) if contests else None):
+            return self._support(twin, memories, action)
         self._new(action, confidence, *self._origins(action.text, memories), contests=contests)
 
     def _new(

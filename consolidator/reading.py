@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Iterable
 from consolidator import arguments
 from consolidator.errors import ConsolidatorError, InvalidInput, NotFound
 from consolidator.events import Events
-from consolidator.forgetting import pages, readable
+from consolidator.forgetting import readable
 from consolidator.models import Memory, MemoryState, Observation, ObservationState, Receipt, Stats, Trend, Version
+from consolidator.paging import pages
 from consolidator.parts import Parts
 from consolidator.plans import Entry, History, Parked
 from consolidator.points import memory_of, observation_of

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from consolidator.archive import Archive
 from consolidator.contexts import gist
 from consolidator.errors import EmbedderUnavailable
 from consolidator.facts import Facts
@@ -67,6 +68,7 @@ class Recollection:
         self._feedback = feedback
         self._units = Kept[tuple[str, float] | None](UNIT_STAYS, monotonic)  # that importance is read in, with its prior
         self._facts = Facts(parts)
+        self._archive = Archive(parts, monotonic=monotonic)
         self._finding = Finding(parts, weights, self._facts)
         self._speakers = Kept[dict[str, int]](SPEAKERS_STAY, monotonic)  # with their turns
         self._together = Kept[float](COHESION_STAYS, monotonic)
@@ -79,6 +81,7 @@ class Recollection:
         """
         self._facts.drop(bank, gone)
         self._speakers.drop(bank)
+        self._archive.changed(bank)
         self.measured(bank)
         self._changes[bank] += 1
         if self._changes[bank].bit_count() == 1:
@@ -102,6 +105,8 @@ class Recollection:
         told, remembered = await asyncio.gather(
             self._observations(bank, query, found, standing, gone), self._memories(bank, found, standing)
         )
+        archived = await self._archive.among(bank, {id: entry.payload for id, entry in told.items()}, now)
+        told = {id: entry for id, entry in told.items() if id not in archived}
         candidates = [*remembered, *(self._observed(entry, now) for entry in told.values())]
         await self._weigh(bank, query, candidates, now)
         period = asked_period(query.text, query.asked_at or now)

@@ -6,7 +6,8 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,26 +20,63 @@ from consolidator.parts import Parts
 from consolidator.points import collection_specs
 from consolidator.ports import ChatModel, Embedder, Ledger, LogprobModel, Proposer, Reranker, Storage
 from consolidator.proposing import ModelProposer
+from consolidator.secrets import Secret, find, joined
+from consolidator.words import cost
 
-Group = Literal["storages", "ledgers", "embedders", "chat_models", "proposers", "rerankers", "logprob_models"]
+Group = Literal[
+    "storages", "ledgers", "embedders", "chat_models", "proposers", "rerankers", "logprob_models", "secret_detectors",
+    "tokenizers",
+]
 # names that are no provider's
-WITHOUT_ENTRY: dict[str, set[str]] = {"proposers": {"model"}, "rerankers": {"none"}, "logprob_models": {"lexical"}}
+WITHOUT_ENTRY: dict[str, set[str]] = {
+    "proposers": {"model"}, "rerankers": {"none"}, "logprob_models": {"lexical"}, "secret_detectors": {"rules"},
+    "tokenizers": {"estimate"},
+}
 LEDGER_FILE = "ledger.db"
 CACHE_FILE = "vectors.db"
 
 
 def provider(group: Group, name: str) -> Callable[..., Any]:
     """The factory of a provider. Raises InvalidSettings, naming what is there, or MissingProvider with what to install."""
+    point = _point(group, name)
+    try:
+        factory: Callable[..., Any] = point.load()
+    except ImportError as error:
+        raise MissingProvider(f'the provider "{name}" needs a package that is not installed: {error}') from error
+    return factory
+
+
+def _point(group: Group, name: str) -> EntryPoint:
     points = {point.name: point for point in entry_points(group=f"consolidator.{group}")}
     if name not in points:
         kind = group.removesuffix("s").replace("_", " ").replace("storage", "store")
         known = sorted(points.keys() | WITHOUT_ENTRY.get(group, set()))
         raise InvalidSettings(f'there is no {kind} "{name}"; known are {", ".join(known) or "none"}')
-    try:
-        factory: Callable[..., Any] = points[name].load()
-    except ImportError as error:
-        raise MissingProvider(f'the provider "{name}" needs a package that is not installed: {error}') from error
-    return factory
+    return points[name]
+
+
+def open_detector(name: str) -> Callable[[str], list[Secret]]:
+    """Our own rules joined with a detector, which is imported when it is first used, and then may raise MissingProvider.
+
+    Raises InvalidSettings for a name that is not there.
+    """
+    if name == "rules":
+        return find
+    detector = _later("secret_detectors", name)
+    return lambda text: joined(find(text), detector()(text))
+
+
+def open_tokenizer(name: str) -> Callable[[str], int]:
+    """Counts tokens; imported when it is first used, and then may raise MissingProvider. Raises InvalidSettings."""
+    if name == "estimate":
+        return cost
+    tokenizer = _later("tokenizers", name)
+    return lambda text: int(tokenizer()(text))
+
+
+def _later(group: Group, name: str) -> Callable[[], Callable[[str], Any]]:
+    _point(group, name)  # a wrong name is refused now
+    return cache(lambda: provider(group, name))
 
 
 async def open_embedder(settings: Settings) -> Embedder:
@@ -125,6 +163,7 @@ async def open_parts(
     """Everything that the settings name; what is handed in is used instead. On failure all is closed again, and a folder
     that was made for it and is empty still is removed.
     """
+    detector, tokenizer = open_detector(settings.harvest.detector), open_tokenizer(settings.harvest.tokenizer)
     made = not settings.folder.exists()
     make_folder(settings.folder)
     opened: list[Any] = []
@@ -149,7 +188,7 @@ async def open_parts(
         raise
     return Parts(
         storage=storage, ledger=ledger, embedder=embedder, proposer=proposer, chat=chat, reranker=reranker, scorer=scorer,
-        clock=clock, owner=_owner(settings),
+        clock=clock, owner=_owner(settings), find_secrets=detector, count_tokens=tokenizer,
     )
 
 

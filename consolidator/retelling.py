@@ -8,7 +8,6 @@ from typing import Literal
 from pydantic import Field
 
 from consolidator.contexts import one_line
-from consolidator.forgetting import pages
 from consolidator.lessons import (
     CARD_TAG,
     HIGH_SCORE,
@@ -26,6 +25,7 @@ from consolidator.lessons import (
     within,
 )
 from consolidator.models import Evidence, Memory, Observation, ObservationState, Tags, Time, Trend, Value, scope_key
+from consolidator.paging import pages
 from consolidator.parts import Parts
 from consolidator.points import memory_of, observation_of
 from consolidator.ports import AnyOf, Condition, Equals, Ids, Leg, Not

@@ -11,6 +11,7 @@ from consolidator.consolidation import Consolidation
 from consolidator.echoes import Echoes
 from consolidator.errors import ConsolidatorError
 from consolidator.forgetting import Forgetting
+from consolidator.harvest import Harvest
 from consolidator.importance import ImportanceService
 from consolidator.jobs import Jobs
 from consolidator.models import Receipt
@@ -55,6 +56,7 @@ class Services:
         consolidation = Consolidation(parts, settings.consolidation, asking, settings.practice)
         self.practice = Practice(parts, settings.practice, consolidation, settings.consolidation)
         self.retelling = Retelling(parts, settings.practice)
+        self.harvest = Harvest(parts, settings.harvest, self.retainer, consolidation.asking)
         self.jobs = Jobs(
             parts, settings.worker, retainer=self.retainer, forgetting=self.forgetting, consolidation=consolidation,
             importance=self.importance, practice=self.practice,

@@ -10,8 +10,9 @@ from typing import TypeVar
 from uuid import uuid4, uuid5
 
 from consolidator.errors import InvalidInput
-from consolidator.forgetting import pages, readable
+from consolidator.forgetting import readable
 from consolidator.models import Memory, MemoryState, Observation, ObservationState, Vector, Version, scope_key
+from consolidator.paging import pages
 from consolidator.parts import Parts
 from consolidator.planning import NAMESPACE, evidence_of
 from consolidator.plans import Change, Entry, History, Intent, Lease, MemoryMark

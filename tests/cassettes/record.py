@@ -27,8 +27,9 @@ from consolidator.ports import ChatModel, Completion, Message
 from consolidator.proposing import ModelProposer
 from consolidator.testing import HashEmbedder, ManualClock
 from consolidator_adapters.conversation import load_conversation
-from tests.cassettes import answers_of, key_of, path_of
+from tests.cassettes import KEYS, answers_of, key_of, path_of
 from tests.cassettes.cases import cases
+from tests.cassettes.harvested import sessions
 
 PATIENCE = 3600.0  # seconds for one reply: a person may be the model
 
@@ -69,22 +70,25 @@ async def conversation(model: ChatModel) -> None:
         await told.bank.consolidate()
 
 
-SCENARIOS: Mapping[str, Callable[[ChatModel], Awaitable[None]]] = {"conversation": conversation, "cases": cases}
+SCENARIOS: Mapping[str, Callable[[ChatModel], Awaitable[None]]] = {
+    "conversation": conversation, "cases": cases, "sessions": sessions,
+}
 
 
 class Recorder:
     """A chat model that writes down what another one answers. What stands in `known` (key to answer) is not asked again."""
 
-    def __init__(self, model: ChatModel, path: Path, known: Mapping[str, str]) -> None:
+    def __init__(self, model: ChatModel, path: Path, known: Mapping[str, str], key: Callable[[Sequence[Message]], str]) -> None:
         self.name = model.name
         self.endpoint = model.endpoint
         self._model = model
         self._path = path
         self._known = known
+        self._key_of = key
         self._rows: list[str] = []
 
     async def complete(self, messages: Sequence[Message], *, schema: Mapping[str, Any], max_tokens: int) -> Completion:
-        key = key_of(messages)
+        key = self._key_of(messages)
         if key in self._known:
             completion = Completion(text=self._known[key], model=self.name)
         else:
@@ -107,7 +111,8 @@ async def record(scenario: str, *, base_url: str, model: str, keep: bool) -> Non
     asked = await open_chat_model(
         model=model, base_url=base_url, api_key=key, deadline=PATIENCE, read_timeout=PATIENCE, tries=1
     )
-    recorder = Recorder(asked, path_of(scenario), known=answers_of(scenario) if keep else {})
+    known = answers_of(scenario) if keep else {}
+    recorder = Recorder(asked, path_of(scenario), known=known, key=KEYS.get(scenario, key_of))
     try:
         await SCENARIOS[scenario](recorder)
     finally:

@@ -14,27 +14,27 @@ import consolidator
 ROOT = Path(__file__).parents[2]
 
 FLOORS = (
-    {"errors", "clock", "keeping"},
+    {"errors", "clock", "keeping", "announced"},
     {"models", "words", "secrets", "tripwires"},
     {"records", "endings", "message_parts", "projects", "proposals", "plans", "periods", "transcripts"},
     {"ledgers", "phrases", "feedback", "sessions", "personal", "stretches"},
     {"ports", "events", "moments", "contexts", "targets"},
     {
         "parts", "trends", "checks", "points", "actions", "provenance", "queries", "ranking", "breakers", "invariants",
-        "portable", "divergence", "lexical", "recording",
+        "portable", "divergence", "lexical", "recording", "paging",
     },
     {
         "prompts", "planning", "redo", "leases", "asking", "echoes", "facts", "folding", "freshness", "gathering", "reranking",
         "lessons", "sampling", "serving", "meters", "showings",
     },
-    {"runs", "dialogue", "knowledge", "extraction"},
-    {"gleaning", "merging", "recounting", "calibration", "distilling"},
+    {"runs", "dialogue", "knowledge", "holdings", "extraction"},
+    {"gleaning", "merging", "recounting", "calibration", "tallies", "distilling"},
     {
         "retention", "consolidation", "finding", "forgetting", "proposing", "parking", "revision", "importance",
-        "bootstrap", "measure",
+        "bootstrap", "measure", "archive",
     },
-    {"practice", "retelling", "harvest"},
-    {"jobs", "recollection", "transfer"},
+    {"practice", "retelling", "sowing"},
+    {"jobs", "recollection", "transfer", "harvest"},
     {"worker"},
     {"config", "arguments"},
     {"registry", "services"},
@@ -47,9 +47,13 @@ FLOORS = (
     {"blocking"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-PROVIDERS_MAY = {"errors", "clock", "models", "proposals", "plans", "ports", "checks", "words", "actions", "transcripts"}
+PROVIDERS_MAY = {
+    "errors", "clock", "models", "proposals", "plans", "ports", "checks", "words", "actions", "transcripts", "secrets",
+    "announced",
+}
 MODELS = ("torch", "transformers", "sentence_transformers", "openai")
-VENDORS = ("qdrant_client", "qdrant_edge", *MODELS, "sqlalchemy", "typer", "rich")
+READERS = ("detect_secrets", "tiktoken", "requests", "yaml")
+VENDORS = ("qdrant_client", "qdrant_edge", *MODELS, *READERS, "sqlalchemy", "typer", "rich")
 
 
 def imported(path: Path) -> set[str]:

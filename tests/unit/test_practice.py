@@ -18,7 +18,6 @@ from consolidator.models import MemoryState, Observation
 from consolidator.ports import ChatModel
 from consolidator.practising import PractisedBank
 from consolidator.testing import HashEmbedder, ManualClock, ScriptedChatModel
-from consolidator.words import cost
 from tests.conftest import Open
 
 TASK = "deploy the harbour service"
@@ -435,7 +434,7 @@ async def test_c25_the_context_never_exceeds_its_budget_and_drops_in_order(bank:
         )
     await bank.consolidate()
     found = await bank.lessons_context(TASK, token_budget=budget)
-    assert found.tokens == cost(found.text) <= budget
+    assert found.tokens == bank._parts.count_tokens(found.text) <= budget
     assert (found.text == "") == (found.reason is not None)
     if "Recent" in found.text:
         assert "Rules for" in found.text
