@@ -66,6 +66,10 @@ def _is_mixed_case(value: str) -> bool:
     return value not in (value.lower(), value.upper())
 
 
+def _is_mixed_literal(value: str) -> bool:
+    return is_mixed(value) and is_literal(value)
+
+
 def _is_no_slug(value: str) -> bool:
     """Not short words between dashes, such as a style sheet's names."""
     return any(len(piece) >= 16 for piece in re.split("[-_]", value))
@@ -107,6 +111,14 @@ FORMS = (
     _rule("mysql", r"\bmysql(?:dump|admin)?\b[^\n]{0,120}?\s-p([^\s\"'$-][^\s\"'$]{5,64})", "mysql", check=is_mixed),
     _rule("sshpass", r"\bsshpass\s+-p\s*[\"']?([^\s\"'$]{4,64})", "sshpass", check=is_literal),
     _rule("identified", r"(?i)\b(?:identified by|password)\s+'([^'\s]{4,128})'", "identified by", "password '", check=is_literal),
+    _rule(
+        "identified", r"(?i)(?:identified by|password)\s+\"([^\"\s]{6,256})\"", "identified by", "password \"",
+        check=_is_mixed_literal,
+    ),
+    _rule(
+        "compared", r"(?i)[\"']([^\"'\s]{6,256})[\"']\s{0,3}[!=]==?\s{0,3}[\w.]{0,40}(?:password|passwd|secret|token)",
+        "==", "!=", check=_is_mixed_literal,
+    ),
     _rule(
         "xml", r"(?i)<(?:\w+:)?(?:password|passwd|secret|api_?key|token|client_?secret)>([^<\s]{6,256})</", "</",
         check=is_literal,

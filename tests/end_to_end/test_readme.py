@@ -33,7 +33,7 @@ def run(command: list[str], folder: Path, **env: str) -> str:
 
 
 def test_the_program_does_what_it_says(tmp_path: Path) -> None:
-    program, _ = blocks("python")
+    program, *_ = blocks("python")
     told = run([sys.executable, "-c", program], tmp_path, CONSOLIDATOR_EMBEDDER__PROVIDER="hash")
     first, *_, last = told.splitlines()
     assert "moved to Berlin" in first
@@ -43,7 +43,7 @@ def test_the_program_does_what_it_says(tmp_path: Path) -> None:
 
 
 async def test_a_conversation_is_recorded_and_scored(tmp_path: Path) -> None:
-    _, program = blocks("python")
+    _, program, _ = blocks("python")
     told: dict[str, Any] = {}
     exec(f"async def converse(bank):\n{textwrap.indent(program, '    ')}", told)
     settings = Settings.model_validate({"folder": tmp_path / "memory", "embedder": {"provider": "hash"}})
@@ -55,6 +55,30 @@ async def test_a_conversation_is_recorded_and_scored(tmp_path: Path) -> None:
         (hit,) = await bank.recall("What is Mara allergic to?", explain=True)
         assert hit.importance is not None
         assert hit.importance > 0
+
+
+async def test_an_attempt_is_recorded_and_told_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    *_, program = blocks("python")
+    told: dict[str, Any] = {}
+    exec(f"async def attempt(bank):\n{textwrap.indent(program, '    ')}", told)
+    settings = Settings.model_validate({"folder": tmp_path / "memory", "embedder": {"provider": "hash"}})
+    async with connect(settings=settings) as engine:
+        bank = engine.bank("agent")
+        await told["attempt"](bank)
+        await engine.drain()
+        await told["attempt"](bank)
+    assert "[WORKS] Migrate first." in capsys.readouterr().out
+
+
+def test_sessions_by_shell(tmp_path: Path) -> None:
+    """The commands of the README on the example sessions, whatever is named in capitals."""
+    session = ROOT / "examples" / "sessions" / "20261103_091500_success.jsonl"
+    lines = re.findall(r"^    (consolidator (?:sample|harvest|bootstrap|measure|episode) [^#\n]*)", README, re.MULTILINE)
+    assert len(lines) == 6
+    script = "\n".join(lines).replace("SESSION.jsonl", str(session)).replace("~/.claude/projects", str(session.parent))
+    script = script.replace("harvest examples/sessions", f"harvest {session}")
+    told = run(["bash", "-euc", script], tmp_path, CONSOLIDATOR_EMBEDDER__PROVIDER="hash")
+    assert "20261104_140200_failure.jsonl" in told
 
 
 def test_the_same_by_shell(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from consolidator import lessons
 from consolidator.config import Settings
 from consolidator.engine import Bank, Engine, connect
-from consolidator.errors import InvalidInput, ModelUnavailable
+from consolidator.errors import ConsolidatorError, InvalidInput, ModelUnavailable
 from consolidator.models import MemoryState, Observation
 from consolidator.ports import ChatModel
 from consolidator.practising import PractisedBank
@@ -523,3 +524,28 @@ async def test_c19_two_engines_on_one_memory_lose_nothing(tmp_path: Path, clock:
         (rule,) = await rules(banks[1])
         assert rule.proof_count == 20
         assert (await banks[1].practice()).episodes == 20
+
+
+async def test_c02_what_cannot_be_read_is_refused_and_left_as_it_is(tmp_path: Path, clock: ManualClock) -> None:
+    told = {"folder": tmp_path / "memory", "worker": {"background": False}}
+    async with connect(settings=Settings.model_validate(told), clock=clock, embedder=HashEmbedder()) as engine:
+        await engine.bank("alice").record_episode(TASK, score=0.9, successes=["Pin the image."])
+    ledger = tmp_path / "memory" / "ledger.db"
+    ledger.write_bytes(b"half a file" * 1000)
+    with pytest.raises(ConsolidatorError):
+        async with connect(settings=Settings.model_validate(told), clock=clock, embedder=HashEmbedder()):
+            pass
+    assert ledger.read_bytes() == b"half a file" * 1000
+
+
+async def test_c22_nothing_is_written_but_in_the_memorys_own_folder(
+    open_engine: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    async with open_engine(practice={"every": 2}) as engine:
+        await attempts(engine.bank("alice"), 0.9, 0.95)
+        assert (await engine.bank("alice").consolidate()).created == 2
+    assert os.listdir(elsewhere) == []
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "memory"]
