@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
@@ -103,6 +104,18 @@ class Call:
         """The bank."""
         async with self.everything(must_exist=must_exist) as engine:
             yield engine.bank(self.bank or "default")
+
+    @asynccontextmanager
+    async def rehearsal(self) -> AsyncIterator[Bank]:
+        """The bank, for what changes nothing: where there is no memory yet, an empty one that goes again."""
+        settings = self.settings()
+        if settings.store.kind != "edge" or settings.folder.exists():
+            async with self.memory() as bank:
+                yield bank
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            async with self.engine(settings.model_copy(update={"folder": Path(folder)})) as engine:
+                yield engine.bank(self.bank or "default")
 
     async def banks(self, engine: Engine) -> list[Bank]:
         """The one that was named, else all. Raises NotFound for one that is not there."""

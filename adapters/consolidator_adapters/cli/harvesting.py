@@ -58,7 +58,7 @@ async def harvest(
     files = found(where)
     work = _Work()
     options: dict[str, Any] = {"project": project, "agent": agent, "dry_run": dry_run, "ask": ask or not dry_run}
-    async with call.memory(must_exist=dry_run) as bank:
+    async with call.rehearsal() if dry_run else call.memory(must_exist=False) as bank:
         with call.progress() as bar:
             await _harvested(bank, files, work, bar, limit=limit, options=options)
     call.answer({"sessions": work.done, "failed": work.failed, **totals(work.done)}, lambda: _view(work, dry_run=dry_run))
