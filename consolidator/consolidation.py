@@ -31,8 +31,9 @@ from consolidator.plans import Done, Intent, Lease, MemoryMark, Report
 from consolidator.points import rev_of
 from consolidator.ports import Equals, Point
 from consolidator.proposals import Batch, Proposal
-from consolidator.records import reported
+from consolidator.records import quoted, reported
 from consolidator.redo import carry_out
+from consolidator.requoting import proposed
 
 log = logging.getLogger("consolidator.consolidation")
 
@@ -191,8 +192,11 @@ class Consolidation:
         await self._decide(run, gathered, proposal)
 
     async def _proposed(self, batch: Batch, run: _Run) -> Proposal:
-        if reported(batch.memories[0].memory):
+        first = batch.memories[0].memory
+        if reported(first):
             return lessons.propose(batch, self._practice)
+        if quoted(first):
+            return await proposed(self._parts, self.asking, batch, run.lease, by_hand=run.by_hand)
         return await self.asking.propose(batch, run.lease, by_hand=run.by_hand)
 
     async def _decide(self, run: _Run, gathered: Gathered, proposal: Proposal) -> None:
@@ -222,7 +226,7 @@ class Consolidation:
     async def _guards(self, bank: str, batch: Batch, proposal: Proposal) -> tuple[Guards, str | None]:
         """The guards of this pass, and why the bank has to pause after it."""
         guards, now = self._policy.guards, batch.now
-        if batch.memories and reported(batch.memories[0].memory):
+        if batch.memories and (reported(batch.memories[0].memory) or quoted(batch.memories[0].memory)):
             guards = guards.model_copy(update=lessons.GUARDS)
         wanted = min(guards.max_deletes, sum(action.op == "delete" for action in proposal.actions))
         if not wanted:

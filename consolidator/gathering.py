@@ -129,9 +129,10 @@ class Gathering:
         return [h for h in histories if h.observation.state is ObservationState.LIVE]
 
 
-def _kin(point: Point) -> tuple[object, bool]:
-    """Memories of one batch agree in it: their scope, and whether they tell of episodes and sessions."""
-    return point.payload["scope"], point.payload.get("role") in REPORTS
+def _kin(point: Point) -> tuple[object, object]:
+    """Memories of one batch agree in it: their scope, and who digests them."""
+    role = point.payload.get("role")
+    return point.payload["scope"], "report" if role in REPORTS else role
 
 
 def _fitting(points: Sequence[Point], characters: int) -> Sequence[Point]:

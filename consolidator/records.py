@@ -185,5 +185,11 @@ def reported(memory: Memory) -> bool:
     return mark is not None and mark.role in REPORTS
 
 
+def quoted(memory: Memory) -> bool:
+    """It is a step of a session, on which knowledge rests."""
+    mark = marked(memory)
+    return mark is not None and mark.role == "quote"
+
+
 def marked(memory: Memory) -> Mark | None:
     return mark_of(memory.metadata)

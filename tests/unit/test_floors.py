@@ -29,6 +29,7 @@ FLOORS = (
     },
     {"runs", "dialogue", "knowledge", "holdings", "extraction"},
     {"gleaning", "merging", "recounting", "calibration", "tallies", "distilling"},
+    {"requoting"},
     {
         "retention", "consolidation", "finding", "forgetting", "proposing", "parking", "revision", "importance",
         "bootstrap", "measure", "archive",
