@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from consolidator.engine import connect
 from consolidator.tallies import NAMED, Figure, Measurement, Measures
 from consolidator.testing import HashEmbedder, ScriptedProposer
 from consolidator_adapters.dashboard import PLOT_HIGH, PLOT_LEFT, PLOT_TOP, PLOT_WIDE, runs, svg
+from consolidator_adapters.knowledge_files import _safe
 from tests.conftest import NOW
 from tests.end_to_end.conftest import Run
 from tests.learnt import ANY_CONFIDENCE, Learner, ago
@@ -51,6 +53,30 @@ def test_a_briefing_is_printed_for_a_hook_and_the_rest_is_said_beside_it(run: Ru
     assert [item["text"] for item in document["items"]] == [PITFALL]
     assert run("bootstrap", "--project", "shop", "--budget", "5", "--json").document["text"] == ""
     assert run("bootstrap", "--project", "mobile").out == ""
+
+
+@pytest.mark.usefixtures("learnt")
+def test_d05_all_that_was_learnt_as_a_folder(run: Run, tmp_path: Path) -> None:
+    where = tmp_path / "knowledge"
+    told = run("bootstrap", "--files", str(where), "--json").document
+    assert told["files"] == ["index.json", "repos/shop.md"]
+    index = {entry["fact"]: entry for entry in json.loads((where / "index.json").read_text())["items"]}
+    pitfall = index[PITFALL]
+    assert (pitfall["category"], pitfall["domain"], pitfall["source_count"]) == ("pitfall", "shop", 2)
+    assert pitfall["first_seen"] < pitfall["last_confirmed"]
+    page = (where / "repos" / "shop.md").read_text()
+    assert page.index("## Pitfalls") < page.index(f"- [{pitfall['handle']}] {PITFALL}") < page.index("## Facts")
+    (where / "repos" / "gone.md").write_text("of a project that was forgotten")
+    assert run("bootstrap", "--files", str(where)).code == 0
+    assert sorted(path.name for path in (where / "repos").iterdir()) == ["shop.md"]
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "notes.txt").write_text("keep me")
+    assert run("bootstrap", "--files", str(other)).code == 2
+
+
+def test_a_projects_name_leaves_its_folder_by_no_trick() -> None:
+    assert [_safe(name) for name in ("../../etc/passwd", "a b/c", "..", "ok-1.2")] == ["etc-passwd", "a-b-c", "unnamed", "ok-1.2"]
 
 
 @pytest.mark.usefixtures("learnt")

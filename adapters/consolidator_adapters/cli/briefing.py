@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,8 +29,13 @@ async def bootstrap(
     agent: Annotated[str | None, typer.Option("--agent", help="What holds for this agent, too.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="What bears on it first; its rules and mistakes, too.")] = None,
     budget: Annotated[int, typer.Option("--budget", help="At most so many tokens.")] = 2000,
+    files: Annotated[
+        Path | None, typer.Option("--files", help="Write all that was learnt into this folder instead.", show_default=False)
+    ] = None,
 ) -> None:
     """Print a briefing for the beginning of a session, from what earlier ones have learnt. Empty where nothing is known."""
+    if files is not None:
+        return await _into(call, files, project)
     async with call.memory() as bank:
         told = await bank.bootstrap(project=project, agent=agent, task=task, token_budget=budget)
     if call.json:
@@ -37,6 +43,33 @@ async def bootstrap(
     if told.text:
         call.out.print(Text(told.text), soft_wrap=True)
     call.err.print(Text(_beside(told), "bright_black"))
+
+
+async def _into(call: Call, folder: Path, project: str | None) -> None:
+    """An index and pages, each replaced whole; pages of which nothing is left any more go."""
+    from consolidator_adapters.knowledge_files import files_of
+
+    _check_folder(folder)
+    async with call.memory() as bank:
+        made = files_of(await bank.knowledge(project=project, archived=True))
+    _write(folder, made)
+    names = sorted(map(str, made))
+    told = f"written into {views.plain(str(folder))}: {views.plain(', '.join(names))}"
+    call.answer({"folder": str(folder), "files": names}, lambda: Text(told))
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "index.json").is_file())):
+        raise InvalidInput(f"{folder} is no folder that this command has written; name a new one")
+
+
+def _write(folder: Path, made: Mapping[Path, str]) -> None:
+    for name, text in made.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        replace(folder / name, text)
+    for page in [p for part in ("global", "repos", "agents") for p in (folder / part).glob("*.md")]:
+        if page.relative_to(folder) not in made:
+            page.unlink()
 
 
 def _beside(told: Briefing) -> str:
