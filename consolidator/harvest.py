@@ -11,18 +11,19 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
 
-from consolidator import extraction, gleaning, personal, recounting, secrets, stretches
+from consolidator import extraction, gleaning, recounting, stretches
 from consolidator.asking import Asking, Priced
 from consolidator.dialogue import Answered, answered
 from consolidator.errors import BadReply, Conflict, InvalidInput, ModelRefused, ModelTooLong
 from consolidator.extraction import Item, Known
+from consolidator.masking import Masking
 from consolidator.models import MemoryState, ObservationState, Value, scope_key
 from consolidator.paging import pages
 from consolidator.parts import Parts
@@ -39,6 +40,7 @@ TRIES = 3  # of a stretch, of which something is erased meanwhile
 QUERIES = 8  # steps by whose meaning known items are looked for
 QUERY = 600  # characters of each
 NEAR = 0.3  # cosine of a known item, at least
+SECRET = "a secret"  # why an item was dropped
 
 Changing = Callable[[], AbstractAsyncContextManager[Lease]]
 Progress = Callable[[int, int], Awaitable[None] | None]  # stretches that are done, of how many
@@ -98,6 +100,9 @@ class _Run:
     ask: bool
     digest: Callable[[str], str]
     hashed: Sequence[str]
+    masking: Masking
+    marks: dict[int, str] = field(default_factory=dict)
+    briefings: Mapping[int, str] | None = None  # by the steps that show them
     seen: dict[int, Step] = field(default_factory=dict)  # what is shown of steps: masked, condensed
     sizes: dict[int, int] = field(default_factory=dict)  # tokens of what is shown
     weights: dict[int, int] = field(default_factory=dict)  # and of all that is there
@@ -111,6 +116,12 @@ class _Run:
     @property
     def end(self) -> int:
         return len(self.log.steps)
+
+    def marked(self, last: int) -> str:
+        """The mark of all steps before `last`."""
+        if last not in self.marks:
+            self.marks[last] = recounting.mark(self.hashed, last, self.digest)
+        return self.marks[last]
 
     def stretches(self, first: int, window: int) -> list[tuple[int, int]]:
         sizes = [self.sizes.get(n, 0) for n in range(self.end)]
@@ -128,6 +139,7 @@ class _Run:
 
     def report(self) -> Harvested:
         told = {"session": self.log.id, "project": self.project, "dry_run": self.dry, "faults": tuple(self.faults)}
+        told["redacted"] = self.masking.count
         counted = {"items": dict(self.items), "dropped": dict(self.dropped), "by": dict(self.by)}
         return Harvested.model_validate({**told, **counted, **self.tally, "planned": tuple(self.planned)})
 
@@ -151,10 +163,13 @@ class Harvest:
         Raises InvalidInput before anything is written or sent; ModelUnavailable, ModelBusy, ModelDenied, EmbedderUnavailable and
         Conflict: what was done until then is kept, and the same again goes on there.
         """
+        digest = await self._parts.digest(bank)
         run = _Run(
-            bank=bank, log=session, project=project, agent=agent, dry=dry_run, ask=ask, digest=await self._parts.digest(bank),
+            bank=bank, log=session, project=project, agent=agent, dry=dry_run, ask=ask, digest=digest,
             hashed=await asyncio.to_thread(recounting.hashes, session.steps),
+            masking=Masking(self._parts.find_secrets, digest, private=self._policy.personal == "redact"),
         )
+        self._named(run)
         place, run.tally["skipped"] = await self._reached(run)
         await self._look(run, place)
         done, left = 0, len(run.stretches(place, self._policy.window_tokens))
@@ -171,9 +186,16 @@ class Harvest:
         """Where the session stood when it was harvested last. A record that waits has had no effect yet."""
         found = await kept(self._parts, run.bank, run.log.id, ("session",))
         records = [record_of(m) for m in found if m.state is not MemoryState.WAITING]
-        return recounting.reached([r for r in records if r is not None], run.hashed, run.digest)
+        return await asyncio.to_thread(recounting.reached, [r for r in records if r is not None], run.end, run.marked)
 
     # what is seen of it
+
+    def _named(self, run: _Run) -> None:
+        """Names are kept as they are, and stand where nothing is masked. Raises InvalidInput."""
+        for what, name in (("id", run.log.id), ("project", run.project)):
+            if found := run.masking.hidden(name):
+                raise InvalidInput(f"the {what} of the session holds a secret ({found[0].kind}); give it another one")
+        run.agent = None if run.agent is None else run.masking.text(stretches.bare(run.agent), [])
 
     async def _look(self, run: _Run, first: int) -> None:
         """Mask, condense and measure the steps from `first` on. Raises InvalidInput for secrets that are not to be masked."""
@@ -184,34 +206,29 @@ class Harvest:
             raise InvalidInput(f"the session holds secrets, and nothing of it was kept: {told}")
         await asyncio.to_thread(self._measure, run, masked)
 
-    def _measure(self, run: _Run, masked: Mapping[int, Step]) -> None:
+    def _measure(self, run: _Run, masked: Mapping[int, tuple[Step, Step]]) -> None:
         count = self._parts.count_tokens
-        for n, step in masked.items():
-            run.seen[n] = stretches.condensed(step, self._policy.quote)
+        for n, (told, seen) in masked.items():
+            run.seen[n] = stretches.shortened(seen, self._policy.quote)
             run.sizes[n] = count(stretches.told(run.seen[n]))
-            run.weights[n] = count("\n".join([step.text, *(call.arguments for call in step.calls)]))
+            run.weights[n] = count("\n".join([told.text, *(call.arguments for call in told.calls)]))
 
-    def _masked(self, run: _Run, places: Sequence[int]) -> tuple[dict[int, Step], list[tuple[int, list[str]]]]:
-        """Steps without secrets and personal data, and the kinds of secrets in each that has some."""
-        masked: dict[int, Step] = {}
-        found: list[tuple[int, list[str]]] = []
+    def _masked(self, run: _Run, places: Sequence[int]) -> tuple[dict[int, tuple[Step, Step]], list[tuple[int, list[str]]]]:
+        """Steps without secrets and personal data, as they are told and as they are seen; and the kinds of secrets in each that
+        has some.
+        """
+        masked: dict[int, tuple[Step, Step]] = {}
+        found: dict[int, set[str]] = {}
+        for step in run.log.steps[: min(places, default=0)]:
+            run.masking.learn(step)
         for n in places:
-            kinds: list[str] = []
-            step = run.log.steps[n]
-            calls = tuple(
-                call.model_copy(update={"arguments": self._mask(run, call.arguments, kinds)}) for call in step.calls
-            )
-            masked[n] = step.model_copy(update={"text": self._mask(run, step.text, kinds), "calls": calls})
-            found += [(n, sorted(set(kinds)))] if kinds else []
-        return masked, found
-
-    def _mask(self, run: _Run, text: str, kinds: list[str]) -> str:
-        hidden = self._parts.find_secrets(text)
-        kinds += [secret.kind for secret in hidden]
-        private = personal.find(text) if self._policy.personal == "redact" else []
-        both = secrets.joined(hidden, private)
-        run.tally["redacted"] += len(both)
-        return secrets.mask(text, both, run.digest) if both else text
+            told, seen, kinds = run.masking.step(run.log.steps[n])
+            masked[n], found[n] = (told, seen), set(kinds)
+        for n, (told, seen) in masked.items():
+            (told, _), (seen, kinds) = run.masking.again(told), run.masking.again(seen)
+            masked[n] = told, seen
+            found[n] |= set(kinds)
+        return masked, [(n, sorted(kinds)) for n, kinds in found.items() if kinds]
 
     # one stretch
 
@@ -236,7 +253,7 @@ class Harvest:
         first, last = run.stretches(place, self._policy.window_tokens)[0]
         known = await self._known(run, first, last)
         drawn = await self._drawn(run, first, last, known, lease)
-        stretch = Stretch(record=await self._record(run, first, last), steps=run.seen, at=run.log.at)
+        stretch = Stretch(record=await self._record(run, first, last), steps=run.seen, at=run.log.at, marked=run.marked)
         sown = await self._sowing.sow(lease, stretch, drawn, known)
         run.items.update(sown.items)
         run.tally.update(confirmed=sown.confirmed, corrected=sown.corrected, contested=sown.contested)
@@ -246,21 +263,26 @@ class Harvest:
 
     async def _rehearsed(self, run: _Run, place: int, changing: Changing) -> int:
         first, last = run.stretches(place, self._policy.window_tokens)[0]
-        if run.ask and self._parts.chat is not None:
-            async with changing() as lease:
-                drawn = await self._drawn(run, first, last, await self._known(run, first, last), lease)
-        else:
-            drawn = self._gleaned(run, first, last)
+        async with changing() if run.ask and self._parts.chat is not None else nullcontext() as lease:
+            known = await self._known(run, first, last) if lease else []
+            drawn = await self._drawn(run, first, last, known, lease)
         run.planned += drawn.items
         run.items.update(item.category for item in drawn.items if not item.confirms)
         run.read(drawn)
         return last
 
-    async def _drawn(self, run: _Run, first: int, last: int, known: Sequence[Known], lease: Lease) -> Drawn:
-        """What the model takes out; by rules, where there is none, or where it gives no usable reply. Raises its other errors."""
+    async def _drawn(self, run: _Run, first: int, last: int, known: Sequence[Known], lease: Lease | None) -> Drawn:
+        """What a reader takes out, without items that tell a secret which it has pieced together."""
+        drawn = await self._taken_out(run, first, last, known, lease)
+        clean = tuple(item for item in drawn.items if run.masking.is_clean(item.text))
+        run.dropped.update({SECRET: len(drawn.items) - len(clean)} if len(clean) < len(drawn.items) else {})
+        return replace(drawn, items=clean)
+
+    async def _taken_out(self, run: _Run, first: int, last: int, known: Sequence[Known], lease: Lease | None) -> Drawn:
+        """By the model; by rules, where there is none, or where it gives no usable reply. Raises its other errors."""
         chat, policy = self._parts.chat, self._policy
-        if chat is None or not run.ask:
-            return self._gleaned(run, first, last)
+        if chat is None or not run.ask or lease is None:
+            return await asyncio.to_thread(self._gleaned, run, first, last)
         steps = [(n, run.seen[n], stretches.told(run.seen[n])) for n in range(first, last)]
         messages = extraction.render(run.project, steps, known, most=policy.max_items, whole=last == run.end)
         aliases = [k.alias for k in known]
@@ -280,7 +302,7 @@ class Harvest:
         except (BadReply, ModelTooLong, ModelRefused) as error:
             run.spent(error)
             fault = f"steps {first + 1} to {last} were read by rules: {error}"
-            return replace(self._gleaned(run, first, last), faults=(fault,))
+            return replace(await asyncio.to_thread(self._gleaned, run, first, last), faults=(fault,))
         run.spent(told)
         return Drawn(
             items=told.value, by=told.by, faults=told.faults, unsound=len(told.faults), extractive=False,
@@ -302,26 +324,35 @@ class Harvest:
             return []
         told = [stretches.told(run.seen[n]) for n in range(first, last) if run.seen[n].role != "system"]
         asked = [text[:QUERY] for text in _spread([text for text in told if text.strip()], QUERIES)]
-        vectors = await self._parts.embedder.embed(asked) if asked else []
-        await self._parts.embedder.forget(asked)  # no trace of them is left when the session is forgotten
+        try:
+            vectors = await self._parts.embedder.embed(asked) if asked else []
+        finally:
+            await self._parts.embedder.forget(asked)  # no trace of them is left when the session is forgotten
         legs = [Leg(name="near", dense=vector, where=where, limit=4) for vector in vectors]
-        words = Leg(name="words", lexical="\n".join(asked), where=where, limit=self._policy.known)
+        words = Leg(name="words", lexical="\n".join(asked), where=where, limit=2 * self._policy.known)  # so that no tie is cut
         *lists, by_words = await self._parts.observations.search(run.bank, [*legs, words])
-        near = sorted((-hit.score, hit.id) for hits in lists for hit in hits if hit.score >= NEAR)
-        ids = list(dict.fromkeys([*(id for _, id in near), *(hit.id for hit in by_words)]))[: self._policy.known]
-        found = {h.observation.id: h for h in await self._parts.ledger.histories(run.bank, ids)}
-        live = [found[id] for id in ids if id in found and found[id].observation.state is ObservationState.LIVE]
-        return [Known(alias=f"k{n}", history=history) for n, history in enumerate(live, 1)]
+        near = [(False, -round(hit.score, 6), hit.id) for hits in lists for hit in hits if hit.score >= NEAR]
+        hits = sorted([*near, *((True, -round(hit.score, 6), hit.id) for hit in by_words)], reverse=True)
+        places = {id: (worded, score) for worded, score, id in hits}  # the best of each, which comes last
+        found = await self._parts.ledger.histories(run.bank, list(places))
+        live = [h for h in found if h.observation.state is ObservationState.LIVE]
+        live.sort(key=lambda h: (places[h.observation.id], h.observation.text))  # ids hang on chance, texts do not
+        return [Known(alias=f"k{n}", history=history) for n, history in enumerate(live[: self._policy.known], 1)]
 
     async def _record(self, run: _Run, first: int, last: int) -> SessionRecord:
         """What the stretch comes to in figures."""
+        shown, texts = await self._briefed(run, last)
+        return await asyncio.to_thread(self._counted, run, first, last, shown, texts)
+
+    def _counted(
+        self, run: _Run, first: int, last: int, shown: Mapping[str, int], texts: Mapping[str, str]
+    ) -> SessionRecord:
+        """shown, texts: of items in briefings, the step that did, and what they say."""
         steps = run.log.steps
-        before, tools = steps[:last], [step for step in steps[first:last] if step.role == "tool"]
-        shown, texts = await self._briefed(run, before)
+        tools = [step for step in steps[first:last] if step.role == "tool"]
         return SessionRecord(
-            session=run.log.id, project=run.project, agent=run.agent, first=first, last=last,
-            digest=recounting.mark(run.hashed, last, run.digest),
-            outcome=outcome(run.log.model_copy(update={"steps": before})),
+            session=run.log.id, project=run.project, agent=run.agent, first=first, last=last, digest=run.marked(last),
+            outcome=outcome(run.log.model_copy(update={"steps": steps[:last]})),
             at=_past(recounting.moment(steps[first:last], run.log.at), self._parts.clock()),
             calls=sum(len(step.calls) for step in steps[first:last]), failed=sum(step.failed is True for step in tools),
             tokens=sum(run.weights[n] for n in range(first, last)),
@@ -330,13 +361,16 @@ class Harvest:
             used=recounting.used(steps, first, last, shown, texts),
         )
 
-    async def _briefed(self, run: _Run, steps: Sequence[Step]) -> tuple[dict[str, int], dict[str, str]]:
-        """Items that briefings have shown, with the step that did, and their texts."""
-        if not any("<briefing>" in step.text.lower() for step in steps):
+    async def _briefed(self, run: _Run, last: int) -> tuple[dict[str, int], dict[str, str]]:
+        """Items that briefings before a step have shown, with the step that did, and their texts."""
+        if run.briefings is None:
+            run.briefings = await asyncio.to_thread(recounting.briefings, run.log.steps)
+        if not run.briefings or min(run.briefings) >= last:
             return {}, {}
         where = (Equals("state", ObservationState.LIVE.value),)
         texts = {p.id: str(p.payload["text"]) async for p in pages(self._parts.observations, run.bank, where)}
-        shown = recounting.briefed(steps, texts.keys())
+        before = {place: text for place, text in run.briefings.items() if place < last}
+        shown = recounting.briefed(before, texts.keys())
         return shown, {id: texts[id] for id in shown}
 
 

@@ -238,6 +238,7 @@ TELLING = re.compile(
     r"when|if|because|fails?|breaks?|cannot|do not|don['’]t|can['’]t)\b", re.IGNORECASE,
 )
 USE: Mapping[Category, float] = {"pattern": 0.6, "rule": 0.6, "fact": 0.4}  # of a category as such; of the others, 0.5
+READ = 2_000  # characters of a text by which it is judged
 WEIGHTS = {"specificity": 0.3, "actionability": 0.3, "freshness": 0.2, "source": 0.2}
 
 
@@ -253,6 +254,7 @@ def quality_of(text: str, category: Category, *, freshness: float = 1.0, sources
 
 def specificity(text: str) -> float:
     """Names, numbers, paths and code, and how much is said at all; less for each vague word."""
+    text = text[:READ]
     marks = len({*CONCRETE.findall(text)} | names(text))
     vague = sum(word in VAGUE for word in WORD.findall(plain(text)))
     return _share(0.5 * min(1.0, marks / 2) + 0.5 * min(1.0, len(stems(text)) / 6) - 0.25 * vague)
@@ -260,7 +262,7 @@ def specificity(text: str) -> float:
 
 def actionability(text: str, category: Category) -> float:
     """What a category tells one to do as such, and words that say what to do, when, and what happens else."""
-    return _share(USE.get(category, 0.5) + 0.25 * len({word.casefold() for word in TELLING.findall(text)}))
+    return _share(USE.get(category, 0.5) + 0.25 * len({word.casefold() for word in TELLING.findall(text[:READ])}))
 
 
 def source_quality(sources: int, trust: int) -> float:

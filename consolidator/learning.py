@@ -13,7 +13,7 @@ from consolidator.knowledge import Knowledge
 from consolidator.measure import Measure
 from consolidator.practising import PractisedBank
 from consolidator.records import SessionLog
-from consolidator.retention import MAX_NAME
+from consolidator.retention import MAX_NAME, RetainPolicy, checked_items
 from consolidator.tallies import Measurement
 
 LONGEST = MAX_NAME - len("project:")  # characters of a project's name: it stands in a tag
@@ -37,6 +37,7 @@ class LearningBank(PractisedBank):
         if not isinstance(session, SessionLog):
             raise InvalidInput("this takes a SessionLog, as read_session makes one of a file")
         name = _project(session, project)
+        checked_items([{"text": "-", "source": session.id}], RetainPolicy(), self._parts.clock())  # before a model is asked
         try:
             return await self._services.harvest.run(
                 self.id, session, project=name, agent=agent or session.agent, dry_run=dry_run, ask=ask, on_stretch=on_stretch,
@@ -57,8 +58,8 @@ class LearningBank(PractisedBank):
         """
         budget = arguments.budget(token_budget)
         return await Bootstrap(self._parts).briefing(
-            self.id, project=_named(project, "project"), agent=_named(agent, "agent"), task=_named(task, "task"),
-            token_budget=budget,
+            self.id, project=_named(project, "project"), agent=_named(agent, "agent"), token_budget=budget,
+            task=_named(task, "task") and task,  # as episodes spell it
         )
 
     async def knowledge(self, *, project: str | None = None, archived: bool = False) -> list[Knowledge]:

@@ -18,6 +18,8 @@ from consolidator.records import Step, project_scope
 from consolidator.words import plain, says_the_same
 
 TRUST: Mapping[str, Trust] = {"user": Trust.USER, "assistant": Trust.AGENT, "system": Trust.AGENT, "tool": Trust.TOOL}
+SURE, SIGN = 0.9, 0.5  # confidence of what was verified, and of more than a weak sign
+GAIN = 0.1  # of confidence by another session, up to SURE
 CITABLE = (MemoryState.WAITING, MemoryState.PENDING, MemoryState.DONE)
 
 
@@ -85,11 +87,16 @@ def decided(weighed: Sequence[Weighed], *, source: str, protected: int, by: str)
 
 
 def _confirming(weighed: Sequence[Weighed], source: str) -> Action:
-    """Support; the confidence may rise, to the larger of both, when another session than those before says so."""
+    """Support; the confidence may rise when another session than those before says so: above the larger of both, where that is
+    more than a weak sign, for several points say it now.
+    """
     assert weighed[0].same is not None
     alias, observation = weighed[0].same
     new = all(e.source != source for e in observation.evidence)
-    confidence = max(observation.confidence, *(w.item.confidence for w in weighed)) if new else None
+    said = max(w.item.confidence for w in weighed)
+    most = max(observation.confidence, said)
+    gained = max(most, min(SURE, round(most + GAIN, 3))) if said >= SIGN else most
+    confidence = gained if new else None
     evidence = tuple(dict.fromkeys(alias for w in weighed for alias in w.evidence))
     return Action(
         op="update", observation=alias, change="restate", text=observation.text, confidence=confidence, evidence=evidence,
@@ -98,12 +105,21 @@ def _confirming(weighed: Sequence[Weighed], source: str) -> Action:
 
 
 def _overrules(w: Weighed, target: Observation, protected: int) -> bool:
+    """A more certain statement puts right a less certain one, a later one that was verified, too, an earlier one; and any
+    statement an open question.
+    """
     newest = max((e.occurred_at for e in target.evidence if e.supports), default=w.time)
-    return w.item.confidence > target.confidence and w.time >= newest and target.proof_count < protected
+    if w.time < newest:
+        return False
+    if target.category == "question":
+        return w.item.category != "question"
+    certain = w.item.confidence > target.confidence or (w.item.confidence >= SURE and w.time > newest)
+    return certain and target.proof_count < protected
 
 
 def _correcting(w: Weighed, alias: str) -> Action:
     return Action(
         op="update", observation=alias, change="correction", text=w.item.text, confidence=w.item.confidence, evidence=w.evidence,
+        category=w.item.category,  # of what stands beside it, where it rests on more trusted words
         reason="a newer session says otherwise, with more certainty",
     )

@@ -93,6 +93,7 @@ class Planner:
     digest: Callable[[str], str]
     guards: Guards = field(default_factory=Guards)
     echoes: Sequence[Memory] = ()  # memories that are accounted for without being read
+    cited_only: bool = False  # what a text draws on without saying so is no evidence of it, only its lineage
     first: int = 0  # number of the first observation that it makes, where several planners share a plan
     _drafts: dict[str, _Draft] = field(default_factory=dict)
     _entries: list[Entry] = field(default_factory=list)
@@ -180,6 +181,8 @@ class Planner:
         fields["evidence"] = attach(kept, origin, number, self._against(action))
         if action.confidence is not None:
             fields["confidence"] = action.confidence
+        if action.category is not None:
+            fields["category"] = action.category
         draft.after, draft.vector, draft.lineage = before.model_copy(update=fields), self.vectors[action.text], lineage
         draft.version = self._version(draft.after, lineage, change=action.change or "refine", reason=action.reason)
         draft.touched = True
@@ -255,11 +258,12 @@ class Planner:
         drawn = [shown[key] for key in uncited_origins(text, cited, {key: m.spoken for key, m in shown.items()}, times)]
         others = {c.observation.id: c.observation.text for c in self.batch.candidates}
         read = frozenset().union(*(self.known[key].current.lineage for key in uncited_origins(text, cited, others, times)))
-        origin = [*memories, *drawn]
+        origin = memories if self.cited_only else [*memories, *drawn]
+        drawn_from = {m.id for m in (*memories, *drawn)}
         if any(plain(m.text) == plain(text) for m in memories):  # its own words: nobody else's are needed
-            return origin, inherited.union(read, (m.id for m in origin))
+            return origin, inherited.union(read, drawn_from)
         same = (h.current.lineage for h in self.known.values() if plain(h.observation.text) == plain(text))
-        return origin, inherited.union(read, *same, (m.id for m in origin))
+        return origin, inherited.union(read, *same, drawn_from)
 
     def _twin(self, text: str, but: _Draft | None = None) -> _Draft | None:
         """The live observation in scope that says the same: one that says it by this plan, which stays, then the nearest."""
@@ -356,6 +360,8 @@ def _trust_problem(draft: _Draft, memories: Sequence[Memory]) -> str | None:
     target = draft.after
     if draft.by == PERSON:
         return "a person has put it into words"
+    if target.category == "question":
+        return None  # it claims nothing that could be outweighed
     if max(m.trust for m in memories) < target.trust:
         return "its evidence is trusted less than what it would change"
     return None

@@ -49,7 +49,7 @@ class PractisedBank(MeasuredBank):
         audit; they become cards. id: the same for the same episode, so that sending it twice changes nothing.
         Raises InvalidInput before anything is written; Conflict while it is being erased.
         """
-        told = {"id": id or str(uuid4()), "task": task, "score": score, "steps": steps, "summary": summary or "",
+        told = {"id": id or str(uuid4()), "task": _task(task), "score": score, "steps": steps, "summary": summary or "",
                 "occurred_at": occurred_at, "tags": arguments.tag_set(tags)}
         episode = _episode(told, mistakes, successes, cards, findings)
         items = lessons.memories_of(episode, await self._parts.digest(self.id))
@@ -119,20 +119,31 @@ def _whole(item: Mapping[str, Any], trust: int) -> dict[str, Any]:
     return {**item, "trust": trust}
 
 
+def _listed(what: str, given: object) -> Iterable[object]:
+    """One by itself stands for a list of it."""
+    if isinstance(given, Mapping | Card | Finding):
+        return [given]
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable | None):
+        raise InvalidInput(f"{what} is a list of mappings, and not {type(given).__name__}")
+    return given or ()
+
+
 def _episode(told: Mapping[str, Any], mistakes: Any, successes: Any, cards: Any, findings: Any) -> Episode:
     """Raises InvalidInput, naming the field and what would be right."""
     if isinstance(told["score"], bool) or isinstance(told["steps"], bool):
         raise InvalidInput("score and steps are numbers, not true or false")
+    if told["occurred_at"] is not None and not isinstance(told["occurred_at"], datetime):
+        raise InvalidInput("occurred_at is a time with a zone, such as datetime(2026, 1, 31, tzinfo=UTC)")
     try:
         outcomes = {"mistakes": lessons.outcomes(mistakes), "successes": lessons.outcomes(successes)}
-        given = tuple(card for card in cards or () if isinstance(card, Card | Mapping))
-        audit = [Finding.model_validate(finding) for finding in findings or ()]
+        given = tuple(card for card in _listed("cards", cards) if isinstance(card, Card | Mapping))
+        audit = [Finding.model_validate(finding) for finding in _listed("findings", findings)]
         episode = Episode.model_validate({**told, **outcomes, "cards": given}, strict=False)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
         raise InvalidInput(f"{field}: {problem['msg'].removeprefix('Value error, ')}") from None
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"mistakes, successes and cards: {error}") from None
+        raise InvalidInput(f"mistakes and successes: {error}") from None
     made = lessons.audit_cards(audit, score=episode.score) if audit else []
     return episode.model_copy(update={"cards": (*episode.cards, *made)})

@@ -37,15 +37,18 @@ def mark(hashed: Sequence[str], last: int, digest: Digest) -> str:
     return digest("\n".join(hashed[:last]))
 
 
-def reached(records: Collection[SessionRecord], hashed: Sequence[str], digest: Digest) -> tuple[int, int]:
-    """How far a session was harvested without a gap: steps, and stretches. (0, 0) for one that is new, or was rewritten."""
+def reached(records: Collection[SessionRecord], end: int, marked: Callable[[int], str]) -> tuple[int, int]:
+    """How far a session was harvested without a gap: steps, and stretches. (0, 0) for one that is new, or was rewritten.
+
+    end: its steps. marked: the mark of all steps before one.
+    """
     place = stretches = 0
-    while True:
-        ends = {r.last for r in records if r.first == place < r.last <= len(hashed)}
-        valid = {r.last for r in records if r.last in ends and r.first == place and r.digest == mark(hashed, r.last, digest)}
-        if not valid:
-            return place, stretches
+    begun: dict[int, list[SessionRecord]] = {}
+    for record in records:
+        begun.setdefault(record.first, []).append(record)
+    while valid := [r.last for r in begun.get(place, ()) if place < r.last <= end and r.digest == marked(r.last)]:
         place, stretches = max(valid), stretches + 1
+    return place, stretches
 
 
 def errors(steps: Sequence[Step], digest: Digest) -> tuple[str, ...]:
@@ -54,11 +57,15 @@ def errors(steps: Sequence[Step], digest: Digest) -> tuple[str, ...]:
     return tuple(digest(line) for line in list(dict.fromkeys(line for line in lines if line))[:ERRORS])
 
 
-def briefed(steps: Sequence[Step], known: Collection[str]) -> dict[str, int]:
-    """Items that briefings in the session showed, and the first step that did. known: ids."""
+def briefings(steps: Sequence[Step]) -> dict[int, str]:
+    """What briefings in a session said, by the steps that show them."""
+    return {n: handed(step.text) for n, step in enumerate(steps) if "<briefing>" in step.text.lower()}
+
+
+def briefed(told: Mapping[int, str], known: Collection[str]) -> dict[str, int]:
+    """Items that briefings showed, and the first step that did. told: by step, in order. known: ids."""
     found: dict[str, int] = {}
-    for n, step in enumerate(steps):
-        shown = handed(step.text) if "<briefing>" in step.text.lower() else ""
+    for n, shown in told.items():
         for id in named_in(shown, known) if shown else ():
             found.setdefault(id, n)
     return found

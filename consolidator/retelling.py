@@ -24,7 +24,7 @@ from consolidator.lessons import (
     summary_of,
     within,
 )
-from consolidator.models import Evidence, Memory, Observation, ObservationState, Tags, Time, Trend, Value, scope_key
+from consolidator.models import Evidence, Memory, MemoryState, Observation, ObservationState, Tags, Time, Trend, Value, scope_key
 from consolidator.paging import pages
 from consolidator.parts import Parts
 from consolidator.points import memory_of, observation_of
@@ -186,7 +186,7 @@ class Retelling:
         scopes = AnyOf("scope", (scope_key(own), scope_key(tags | {LESSON})))
         where: list[Condition] = [Equals("role", "mistake"), scopes, *_there(gone)]
         page = await self._parts.memories.scan(bank, where, order_by="retained_at", descending=True, limit=LOOKED_AT)
-        texts = dict.fromkeys(outcome_of(memory_of(bank, p)) for p in page.points)
+        texts = dict.fromkeys(outcome_of(m) for p in page.points if _may_be_told(m := memory_of(bank, p)))
         return [text for text in texts if text not in said][:MISTAKES]
 
     async def _cards(self, bank: str, cards: Sequence[Observation]) -> tuple[str, ...]:
@@ -286,8 +286,14 @@ def _attempts(task: str, tags: Tags, gone: frozenset[str]) -> list[Condition]:
 
 def _attempt(memory: Memory) -> Attempt:
     return Attempt(
-        source=memory.source, score=score_of(memory), steps=steps_of(memory), summary=summary_of(memory), at=memory.time
+        source=memory.source, score=score_of(memory), steps=steps_of(memory), at=memory.time,
+        summary=summary_of(memory) if _may_be_told(memory) else "",
     )
+
+
+def _may_be_told(memory: Memory) -> bool:
+    """Not what a person has put right since, nor what is in quarantine: it stands at the top of a prompt."""
+    return memory.corrected_by is None and memory.state is not MemoryState.HELD
 
 
 def _latest(observation: Observation) -> list[Evidence]:

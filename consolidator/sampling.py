@@ -11,6 +11,7 @@ tool_calls    more than 10 are 2, else 0
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -27,7 +28,11 @@ from consolidator.sessions import Draft, Reader, named_time
 Outcome = Literal["success", "failure", "partial", "unknown"]
 LOWEST, HIGHEST = 3, 16
 AGE_UNKNOWN = timedelta(days=365)
-THANKS = ("thank", "great", "perfect", "awesome", "nice", "lgtm", "looks good")
+THANKS = (
+    "thank", "great", "perfect", "awesome", "nice", "lgtm", "looks good", "good", "works", "that works", "excellent", "wonderful",
+    "yes, thank", "ok, thank", "okay, thank", "all good",
+)
+BUT = re.compile(r"\b(?:but|however|except|though|not|n['’]t|still|only)\b")
 
 
 class Ending:
@@ -84,7 +89,10 @@ class Ending:
             return "partial"
         if claimed == "success" or claimed == "failure":
             return claimed
-        return self._judged() if said.startswith(THANKS) else "partial"
+        if not said.startswith(THANKS) or BUT.search(said):
+            return "partial"
+        judged = self._judged()
+        return "success" if judged == "unknown" else judged
 
 
 def outcome(log: SessionLog) -> Outcome:

@@ -201,11 +201,11 @@ SHAPES = (  # without a blank, and never within a longer word
     _rule("azure-sas", r"[?&]sig=([A-Za-z0-9%+/_-]{40,2000}={0,2})", "sig="),
     _rule("azure-client", r"([\w~.-]{3}\dQ~[\w~.-]{31,34})(?![\w~-])", "q~"),
     _prefixed("consolidator", r"[A-Za-z0-9]{4,32}_[\w-]{40,60}", "oc_"),
-    _rule("jwt", r"(eyJ[\w-]{10,2000}\.eyJ[\w-]{10,2000}\.[\w-]{10,2000})", "eyj"),
-    _rule("jwt", r"(eyJ[\w-]{10,2000}(?:\.[\w-]{0,600}){1}(?:\.[\w-]{10,2000}){3})", "eyj"),
+    _rule("jwt", r"(eyJ[\w-]{10,2000}+\.eyJ[\w-]{10,2000}+\.[\w-]{10,2000})", "eyj"),
+    _rule("jwt", r"(eyJ[\w-]{10,2000}+(?:\.[\w-]{0,600}+){1}(?:\.[\w-]{10,2000}+){3})", "eyj"),
 )
 
-EDGE = re.compile(r"(?:\\[nrt]|%[0-9A-F]{2}|[0-9;]m)$")
+EDGE = re.compile(r"(?:\\[nrt]|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|%[0-9A-Fa-f]{2}|[0-9;]m)$")
 LONG = 20  # characters without a blank: no shape is shorter
 ECHO = 12  # a found secret of so many characters is looked for in the rest of the text
 DIGITS = 4  # of the keyed digest in a mask, so that the same secret is recognised and another one is not
@@ -233,11 +233,16 @@ def joined(*findings: Iterable[Secret]) -> list[Secret]:
     return kept
 
 
+def is_telling(value: str) -> bool:
+    """Whether a secret's value is recognised without what announced it."""
+    return len(value) >= ECHO and (is_mixed(value) or _is_mixed_case(value))
+
+
 def echoes(text: str, found: Iterable[Secret]) -> Iterator[Secret]:
     """Where the values of found secrets stand again, without what announced them. Short ones and words are left alone."""
     values = {text[secret.start : secret.end]: secret.kind for secret in found}
     for value, kind in values.items():
-        if len(value) >= ECHO and (is_mixed(value) or _is_mixed_case(value)):
+        if is_telling(value):
             start = text.find(value)
             while start >= 0:
                 yield Secret(kind, start, start + len(value))
@@ -245,8 +250,8 @@ def echoes(text: str, found: Iterable[Secret]) -> Iterator[Secret]:
 
 
 def _is_inside(text: str, start: int) -> bool:
-    """Within a longer word; an escaped line break, a percent sign's digits and a terminal's colour are none."""
-    return text[start - 1 : start].isalnum() and not EDGE.search(text[max(0, start - 3) : start])
+    """Within a longer word; an escaped character, a percent sign's digits and a terminal's colour are none."""
+    return text[start - 1 : start].isalnum() and not EDGE.search(text[max(0, start - 6) : start])
 
 
 def mask(text: str, found: list[Secret], digest: Callable[[str], str]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -24,6 +25,7 @@ from consolidator.plans import Entry, History, Intent, Lease, MemoryMark
 from consolidator.points import memory_of
 from consolidator.ports import AnyOf, Equals
 from consolidator.proposals import Batch, Candidate, Proposal, ShownMemory
+from consolidator.provenance import uncited_origins
 from consolidator.records import Mark, SessionRecord, Step, marked, project_scope
 from consolidator.recounting import sentence
 from consolidator.redo import carry_out
@@ -36,16 +38,19 @@ OPEN = (MemoryState.WAITING, MemoryState.PENDING)  # states in which a memory ha
 RECORDED, UNCITED = "the record of a harvested stretch", "no item rests on it"
 SPEAKERS = {"assistant": "agent", "system": "prompt"}  # "assistant: ..." at the head of a text looks like a forged turn
 QUOTE = 3_900  # characters: longer ones would be torn apart
-NO_EVIDENCE = "no evidence"  # why an item was dropped
+NO_EVIDENCE, MIXED = "no evidence", "another scope"  # why an item was dropped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """record: of it. steps: what is shown of the session's steps, by place. at: when a step was taken that has no time."""
+    """record: of it. steps: what is shown of the session's steps, by place. at: when a step was taken that has no time.
+    marked: the mark of all steps before one.
+    """
 
     record: SessionRecord
     steps: Mapping[int, Step]
     at: datetime | None
+    marked: Callable[[int], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +88,8 @@ class _Work:
     drawn: Drawn
     known: Mapping[str, Known]
     intent: str
-    record: Memory
-    quotes: Mapping[tuple[int, Tags], list[Memory]]
+    records: Sequence[Memory]  # one, but where a deployment splits even short texts
+    quotes: Mapping[tuple[int, Tags], list[Memory]]  # equal texts of several steps can be one memory
     digest: Callable[[str], str]
     now: datetime
     vectors: Mapping[str, Vector] = field(default_factory=dict)
@@ -110,10 +115,12 @@ class Sowing:
         """Raises Conflict, ErasedMeanwhile and LeaseLost where it is to be drawn anew; EmbedderUnavailable."""
         bank = lease.bank
         targets = {k.alias: k for k in known}
-        record, quotes = await self._retained(bank, stretch, drawn, targets)
+        drawn, mixed = await asyncio.to_thread(_unmixed, stretch, drawn, targets)
+        records, quotes = await self._retained(bank, stretch, drawn, targets)
         work = _Work(
-            lease=lease, stretch=stretch, drawn=drawn, known=targets, intent=intent_id(bank, [(record.id, record.rev)]),
-            record=record, quotes=quotes, digest=await self._parts.digest(bank), now=self._parts.clock(),
+            lease=lease, stretch=stretch, drawn=drawn, known=targets, intent=intent_id(bank, [(m.id, m.rev) for m in records]),
+            records=records, quotes=quotes, digest=await self._parts.digest(bank), now=self._parts.clock(),
+            dropped=Counter({MIXED: mixed} if mixed else {}),
         )
         texts = list(dict.fromkeys(item.text for item in drawn.items))
         work.vectors = dict(zip(texts, await self._parts.embedder.embed(texts), strict=True)) if texts else {}
@@ -123,19 +130,15 @@ class Sowing:
 
     async def _retained(
         self, bank: str, stretch: Stretch, drawn: Drawn, known: Mapping[str, Known]
-    ) -> tuple[Memory, dict[tuple[int, Tags], list[Memory]]]:
+    ) -> tuple[list[Memory], dict[tuple[int, Tags], list[Memory]]]:
         """The record, and the quotes by step and scope."""
         project, targets = stretch.record.project, {alias: k.observation for alias, k in known.items()}
         wanted = dict.fromkeys((n, scope_of(item, targets, project)) for item in drawn.items for n in item.steps)
         cited = [(n, tags) for n, tags in wanted if _says_something(stretch.steps[n])]
         raw = [_record_item(stretch), *(_quote_item(stretch, n, tags, self._parts.clock()) for n, tags in cited)]
         kept = await self._retainer.retain(bank, raw, waiting=True)
-        record, *memories = kept.memories
-        quotes: dict[tuple[int, Tags], list[Memory]] = {}
-        for memory in memories:
-            assert memory.sequence is not None
-            quotes.setdefault((memory.sequence, memory.tags), []).append(memory)
-        return record, quotes
+        records, *quotes = _by_item(kept.memories)
+        return records, dict(zip(cited, quotes, strict=True))
 
     # the plan
 
@@ -152,7 +155,8 @@ class Sowing:
         return planned
 
     async def _in_scope(self, work: _Work, tags: Tags, items: Sequence[Item], first: int) -> Planned:
-        shown = [m for (_, scope), memories in work.quotes.items() if scope == tags for m in memories if citable(m)]
+        mine = (m for (_, scope), memories in work.quotes.items() if scope == tags for m in memories)
+        shown = list({m.id: m for m in mine if citable(m)}.values())
         memories = tuple(ShownMemory(alias=f"m{n}", memory=m) for n, m in enumerate(shown, 1))
         batch = Batch(bank=work.bank, tags=tags, memories=memories, now=work.now)
         near = await self._gathering.nearest(batch, [work.vectors[item.text] for item in items])
@@ -168,7 +172,7 @@ class Sowing:
         work.read |= {m.id for m in shown}.union(*(h.current.lineage for h in read.values()))
         return Planner(
             intent=work.intent, batch=batch, known=known, vectors=work.vectors, now=work.now, by=work.drawn.by,
-            digest=work.digest, guards=self._guards, first=first,
+            digest=work.digest, guards=self._guards, first=first, cited_only=True,
         ).plan(Proposal(actions=actions, extractive=work.drawn.extractive))
 
     def _weighed(
@@ -190,9 +194,9 @@ class Sowing:
 
     async def _carry_out(self, work: _Work, planned: Sequence[Planned]) -> None:
         bank, drawn = work.bank, work.drawn
-        quotes = [m for memories in work.quotes.values() for m in memories]
-        stale = await self._stale(work, {m.id for m in quotes})
-        taken = [work.record, *(m for m in quotes if m.state in OPEN), *stale]
+        quotes = {m.id: m for memories in work.quotes.values() for m in memories}
+        stale = await self._stale(work, {*quotes, *(m.id for m in work.records)})
+        taken = [*work.records, *(m for m in quotes.values() if m.state in OPEN), *stale]
         entries = [entry for p in planned for entry in p.entries]
         cited = {id for entry in entries for id in entry.cites}
         entries += [_uncited(work, m) for m in taken if m.id not in cited]
@@ -218,8 +222,28 @@ class Sowing:
         """What a harvest has kept that was killed before its plan, of steps that are digested now."""
         record = work.stretch.record
         found = await kept(self._parts, work.bank, record.session, ("session", "quote"))
-        waiting = [m for m in found if m.state is MemoryState.WAITING and m.id not in {*but, work.record.id}]
-        return [m for m in waiting if _end(m) <= record.last]
+        waiting = [m for m in found if m.state is MemoryState.WAITING and m.id not in but]
+        return [m for m in waiting if _end(m) <= record.last and _of_session(m, work.stretch.marked)]
+
+
+def _unmixed(stretch: Stretch, drawn: Drawn, known: Mapping[str, Known]) -> tuple[Drawn, int]:
+    """Items that draw on a known one of another scope, which no step says: what is said of the project stays in it, and other
+    items are left out, as nobody could take them back with what they draw on. Returns how many were.
+    """
+    project, targets = stretch.record.project, {alias: k.observation for alias, k in known.items()}
+    steps = [told(stretch.steps[n]) for n in range(stretch.record.first, stretch.record.last)]
+    times = [stretch.record.at] if stretch.record.at else []
+    items: list[Item] = []
+    for item in drawn.items:
+        tags = scope_of(item, targets, project)
+        foreign = [o for o in targets.values() if o.tags != tags] if item.confirms is None else []
+        given = [*steps, *(o.text for o in targets.values() if o.tags == tags)] if foreign else []
+        drawn_on = [o for o in foreign if uncited_origins(item.text, given, {o.id: o.text}, times)]
+        if drawn_on and item.everywhere and item.contradicts is None:
+            items.append(item.model_copy(update={"everywhere": False}))
+        elif not drawn_on:
+            items.append(item)
+    return replace(drawn, items=tuple(items)), len(drawn.items) - len(items)
 
 
 async def kept(parts: Parts, bank: str, session: str, roles: Sequence[str]) -> list[Memory]:
@@ -240,10 +264,25 @@ def record_of(memory: Memory) -> SessionRecord | None:
         return None
 
 
+def _by_item(memories: Iterable[Memory]) -> list[list[Memory]]:
+    """What was retained, by the items that it was retained from: a long one comes in parts."""
+    items: list[list[Memory]] = []
+    for memory in memories:
+        items += [[]] if memory.part == 0 else []
+        items[-1].append(memory)
+    return items
+
+
 def _end(memory: Memory) -> int:
     """The step up to which a quote or a record reaches, without it."""
     record = record_of(memory)
     return record.last if record else (memory.sequence or 0) + 1
+
+
+def _of_session(memory: Memory, marked: Callable[[int], str]) -> bool:
+    """Not the record of another session that was given the same name: its stretch is not digested yet."""
+    record = record_of(memory)
+    return record is None or record.digest == marked(record.last)
 
 
 def _record_item(stretch: Stretch) -> dict[str, object]:

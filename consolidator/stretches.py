@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 from consolidator.records import Step, ToolCall
 
@@ -34,6 +36,7 @@ SHAPES = (  # what differs from one occurrence of an error to the next
     (re.compile(r"\d+(?:[.:,]\d+)*"), "<n>"),
 )
 NUMBERS = SHAPES[2:]
+ALIKE = 5  # lines in a row that differ in numbers alone and are all shown: the numbers may be what matters
 LINE = 400  # characters of a line that are shown
 CALL, CALLS = 600, 8  # and of a call's arguments; calls of a step
 SIGNS = 12  # lines that look like errors, shown of what is cut out
@@ -92,7 +95,7 @@ def error_lines(text: str) -> list[str]:
 
 def shape(line: str) -> str:
     """An error line without what differs from one occurrence to the next."""
-    return _shape(line, SHAPES)
+    return _shape(line[: 2 * LINE], SHAPES)
 
 
 def _shape(line: str, shapes: Sequence[tuple[re.Pattern[str], str]]) -> str:
@@ -106,10 +109,32 @@ def _shape(line: str, shapes: Sequence[tuple[re.Pattern[str], str]]) -> str:
 
 def condensed(step: Step, characters: int) -> Step:
     """A step with at most about so many characters of text: without noise, cut around its middle, and fit to be kept."""
-    text = step.text.encode("utf-8", "replace").decode()  # half of a surrogate pair could neither be kept nor sent
+    return shortened(opened(step), characters)
+
+
+def opened(step: Step) -> Step:
+    """A step as a reader sees it: taken out of JSON, without colours and control characters, which split what is whole now."""
+    text = _fit(step.text)
     text = _unwrapped(text) if step.role == "tool" else text
+    calls = tuple(ToolCall(name=bare(call.name), arguments=bare(call.arguments)) for call in step.calls)
+    tool = None if step.tool is None else bare(step.tool)
+    return step.model_copy(update={"text": bare(ANSI.sub("", text.replace("\r\n", "\n"))), "calls": calls, "tool": tool})
+
+
+def bare(text: str) -> str:
+    """Without control characters."""
+    return CONTROL.sub("", _fit(text))
+
+
+def _fit(text: str) -> str:
+    """Half of a surrogate pair could neither be kept nor sent."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def shortened(step: Step, characters: int) -> Step:
+    """An opened step with at most about so many characters of text."""
     limit = max(80, int(characters * LIMITS.get(step.role, 1.0)))
-    return step.model_copy(update={"text": cut(_quiet(without_handed(text)), limit)})
+    return step.model_copy(update={"text": cut(_quiet(without_handed(step.text)), limit)})
 
 
 def _unwrapped(text: str) -> str:
@@ -132,7 +157,7 @@ def told(step: Step) -> str:
 
 def called(call: ToolCall) -> str:
     """A call on one line."""
-    arguments = " ".join(CONTROL.sub("", without_handed(call.arguments)).encode("utf-8", "replace").decode().split())
+    arguments = " ".join(bare(without_handed(call.arguments)).split())
     if len(arguments) > CALL:
         gone = len(arguments) - CALL
         arguments = f"{arguments[: CALL * 2 // 3]} [... {gone} characters left out ...] {arguments[-CALL // 3 :]}"
@@ -169,23 +194,19 @@ def _within(lines: Sequence[str], room: int) -> Iterator[str]:
 
 
 def _quiet(text: str) -> str:
-    """Without colours, overwritten lines, overlong lines, and lines that repeat the one before."""
-    lines: list[str] = []
-    again, last = 0, ""
-    for raw in CONTROL.sub("", ANSI.sub("", text.replace("\r\n", "\n"))).split("\n"):
-        line = raw.rstrip().rpartition("\r")[2]
-        line = line if len(line) <= LINE else f"{line[: LINE - 80]}[...]{line[-60:]}"
-        form = _shape(line, NUMBERS)
-        if form and form == last:
-            again += 1
-            continue
-        lines += [*_counted(again), line]
-        again, last = 0, form
-    return re.sub(r"\n{3,}", "\n\n", "\n".join([*lines, *_counted(again)])).strip()
+    """Without colours, overwritten lines, overlong lines, and all but the first of many lines that differ in numbers alone."""
+    raw = CONTROL.sub("", ANSI.sub("", text.replace("\r\n", "\n"))).split("\n")
+    lines = [_short(line.rstrip().rpartition("\r")[2]) for line in raw]
+    shown: list[str] = []
+    for form, group in groupby(lines, key=lambda line: _shape(line, NUMBERS)):
+        alike = list(group)
+        few = not form or len(alike) <= ALIKE
+        shown += alike if few else [alike[0], f"[... {len(alike) - 1} more like it ...]"]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(shown)).strip()
 
 
-def _counted(again: int) -> list[str]:
-    return [f"[... {again} more like it ...]"] if again else []
+def _short(line: str) -> str:
+    return line if len(line) <= LINE else f"{line[: LINE - 80]}[...]{line[-60:]}"
 
 
 # where a stretch ends
@@ -210,12 +231,20 @@ def borders(steps: Sequence[Step], sizes: Sequence[int], first: int, window: int
 def results(steps: Sequence[Step]) -> dict[int, ToolCall]:
     """The call that each tool's result answers, by the place of the result: the oldest open call of that tool."""
     found: dict[int, ToolCall] = {}
-    waiting: list[ToolCall] = []
+    made: list[ToolCall] = []
+    named: dict[str, deque[int]] = {}  # places in `made`, by the tool
+    answered: set[int] = set()
+    oldest = 0
     for n, step in enumerate(steps):
-        waiting += step.calls
+        for call in step.calls:
+            named.setdefault(call.name, deque()).append(len(made))
+            made.append(call)
+        while oldest in answered:
+            oldest += 1
+        waiting = deque([oldest] if oldest < len(made) else []) if step.tool is None else named.get(step.tool, deque())
+        while waiting and waiting[0] in answered:
+            waiting.popleft()
         if step.role == "tool" and waiting:
-            call = next((c for c in waiting if c.name == step.tool), waiting[0] if step.tool is None else None)
-            if call is not None:
-                waiting.remove(call)
-                found[n] = call
+            answered.add(waiting[0])
+            found[n] = made[waiting[0]]
     return found

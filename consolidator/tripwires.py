@@ -11,7 +11,7 @@ STEERING = re.compile(
     r"\b(?:ignore|disregard|forget|override)\s+(?:all\s+|any\s+|your\s+|the\s+|these\s+|my\s+)*"
     r"(?:previous|prior|above|earlier|existing|system)?\s*(?:instructions?|prompts?|rules|guidelines)\b"
     r"|\b(?:delete|erase|remove|wipe|overwrite)\s+(?:all|every|any|the)\s+(?:\w+\s+)?(?:memor(?:y|ies)|observations?)\b"
-    r"|^\s*(?:system|assistant)\s*:\s|<\|?(?:im_start|system|/?instructions?)\b",
+    r"|^[^\S\n]*(?:system|assistant)\s*:\s|<\|?(?:im_start|system|/?instructions?)\b",
     re.IGNORECASE | re.MULTILINE,
 )
 

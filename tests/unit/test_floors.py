@@ -28,7 +28,7 @@ FLOORS = (
         "lessons", "sampling", "serving", "meters", "showings",
     },
     {"runs", "dialogue", "knowledge", "holdings", "extraction"},
-    {"gleaning", "merging", "recounting", "calibration", "tallies", "distilling"},
+    {"gleaning", "masking", "merging", "recounting", "calibration", "tallies", "distilling"},
     {"requoting"},
     {
         "retention", "consolidation", "finding", "forgetting", "proposing", "parking", "revision", "importance",

@@ -339,6 +339,31 @@ class TestKnown:
         assert case["bank"][1].change == "correction"
         assert case["done"].corrected == 1
 
+    async def test_what_was_verified_later_puts_right_what_was_verified_before(self, opened: Any) -> None:
+        answer = lambda r: [item(self.NEW, contradicts=known_as(r, PORT), confidence=0.9)]  # noqa: E731
+        async with opened([item(PORT, confidence=0.9)], answer) as (bank, _):
+            await bank.harvest(session("a", talk("Postgres of the tests of shop is on port 5433.", at=NOW - timedelta(days=9))))
+            await bank.harvest(session("b", talk("The tests of shop need Postgres on port 6000 now.")))
+            o = await only(bank)
+            assert (o.text, o.version) == (self.NEW, 2)
+
+    async def test_an_answer_closes_a_question_whoever_asked_it(self, opened: Any) -> None:
+        asked = "Which port do the tests of shop need?"
+        answer = lambda r: [item(PORT, 1, contradicts=known_as(r, asked), confidence=0.7)]  # noqa: E731
+        async with opened([item(asked, category="question", confidence=0.9)], answer) as (bank, _):
+            await bank.harvest(session("a", talk("Which port do the tests of shop need?", at=NOW - timedelta(days=9))))
+            await bank.harvest(session("b", talk("Which port do the tests of shop need?", "Postgres on port 5433.")))
+            o = await only(bank)
+            assert (o.text, o.category, o.proof_count) == (PORT, "fact", 1)
+            assert [v.text for v in await bank.history(o.id)] == [asked, PORT]
+
+    async def test_what_an_item_does_not_cite_is_no_evidence_of_it(self, opened: Any) -> None:
+        both = [item(PORT, 0), item("Postgres of shop listens on port 5433 since Tuesday.", 1)]
+        async with opened(both) as (bank, _):
+            await bank.harvest(session("a", talk("The tests need Postgres on 5433.", "Postgres of shop, port 5433, Tuesday.")))
+            assert [len(o.evidence) for o in await bank.observations()] == [1, 1]
+            assert await bank.check() == []
+
     @pytest.mark.parametrize(("case", "confidence"), [
         ({}, 0.7), ({}, 0.5), ({"days": 20}, 0.9), ({"sources": 3}, 0.9),
     ], ids=["as sure", "less sure", "older", "against several"])
@@ -517,6 +542,32 @@ class TestBriefings:
             await bank.harvest(session("b", told))
             first, second = await records(bank, "b")
             assert (first.briefed, first.used, second.briefed, second.used) == ((o.id,), (), (), (o.id,))
+
+
+class TestAcrossSteps:
+    KEY = "mK4" + "qZ81xT7" * 3
+
+    def spoken(self) -> tuple[Step, ...]:
+        told = (f"The bare value is {self.KEY} there.", f"export GAUGE_API_KEY={self.KEY}", f"And {self.KEY} once more.")
+        return talk(*told)
+
+    async def test_d25_a_value_that_one_step_names_is_masked_in_all_of_them(self, opened: Any) -> None:
+        async with opened([item("The gauge key is printed bare.", 0, 2)]) as (bank, chat):
+            done = await bank.harvest(session("a", self.spoken()))
+            assert done.redacted >= 3
+            assert self.KEY not in chat.requests[0].text
+            assert not any(self.KEY in m.model_dump_json() for m in await bank.memories())
+
+    async def test_d25_also_where_the_session_has_grown_since(self, opened: Any) -> None:
+        async with opened([], [item("The gauge key is printed bare.", 2)]) as (bank, chat):
+            await bank.harvest(session("a", self.spoken()[:2]))
+            await bank.harvest(session("a", self.spoken()))
+            assert self.KEY not in "".join(request.text for request in chat.requests)
+
+    async def test_d25_an_item_that_tells_it_is_dropped(self, opened: Any) -> None:
+        async with opened([item(f"The key is {self.KEY}.", 0)]) as (bank, _):
+            done = await bank.harvest(session("a", self.spoken()))
+            assert (done.items, list(done.dropped.values())) == ({}, [1])
 
 
 class TestForgotten:

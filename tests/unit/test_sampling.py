@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from consolidator.endings import claim
+from consolidator.records import SessionLog, Step
 from consolidator.sampling import Choice, Ending, Outcome, Sampled, Scan, outcome, sample, scan, value
 from consolidator.sessions import parse
 from consolidator_adapters.session_files import find, scan_file, scan_files
@@ -274,3 +275,13 @@ def test_many_files_are_scanned_by_several_processes_as_by_one(tmp_path: Path) -
     together = scan_files(paths, workers=2, on_read=told.append)
     assert together == scan_files(paths, workers=1)
     assert (told[-1], told) == (230, sorted(told))
+
+
+@pytest.mark.parametrize(("last", "ended"), [
+    ("Good.", "success"), ("Works, thank you.", "success"), ("Perfect.", "success"),
+    ("Good, but the build is broken.", "partial"), ("Now rename it.", "partial"),
+])
+def test_d01_a_users_last_word_says_how_it_ended(last: str, ended: str) -> None:
+    told = [("user", "Rename the flag."), ("assistant", "Renamed in three files."), ("user", last)]
+    steps = tuple(Step.model_validate({"line": n, "role": role, "text": text}) for n, (role, text) in enumerate(told, 1))
+    assert outcome(SessionLog(id="s", steps=steps)) == ended

@@ -60,6 +60,8 @@ def _episode(file: Path) -> dict[str, Any]:
         told = json.loads(piped() if str(file) == "-" else read(file))
     except json.JSONDecodeError as error:
         raise InvalidInput(f"{file} is no JSON: {error.msg} in line {error.lineno}") from None
+    except (ValueError, RecursionError):
+        raise InvalidInput(f"{file} is no episode: it is nested too deep, or holds a number that nobody can read") from None
     if not isinstance(told, dict) or "score" not in told:
         raise InvalidInput(f'{file} is no episode; write an object with "task" and "score"')
     if unknown := sorted(told.keys() - set(FIELDS)):
