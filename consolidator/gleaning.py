@@ -208,7 +208,8 @@ def _fix(steps: Sequence[Step], calls: dict[int, ToolCall], failed: int, fixed: 
     else:
         text = f"{opening}, and succeeded when it was run again."
     proven = steps[fixed].failed is False and not VEILED.search(_doing(calls[fixed]))
-    cited = {failed, fixed, *_callers(steps, failed, fixed), *(between[-1:] if same else ())}
+    shown = (failed, fixed, *(between[-1:] if same else ()))
+    cited = {*shown, *_callers(steps, *shown)}
     return Item(text=text, category="pitfall", confidence=VERIFIED if proven else ONCE, steps=tuple(sorted(cited)))
 
 

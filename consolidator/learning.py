@@ -84,6 +84,7 @@ class LearningBank(PractisedBank):
 
 def _named(told: str | None, what: str) -> str | None:
     name = None if told is None else " ".join(told.split())
+    name = name.lower() if name and what == "project" else name  # one project, however it is written
     if name == "":
         raise InvalidInput(f"{what} is blank; name it, or leave it out")
     return name
@@ -91,7 +92,7 @@ def _named(told: str | None, what: str) -> str | None:
 
 def _project(session: SessionLog, told: str | None) -> str:
     """Raises InvalidInput where none is named: what holds in one project is not to be told in all of them."""
-    name = " ".join((told if told is not None else next(iter(session.projects), "")).split())
+    name = " ".join((told if told is not None else next(iter(session.projects), "")).split()).lower()
     if not name:
         raise InvalidInput(f'session "{session.id}" names no project; name it, such as project="shop"')
     if len(name) > LONGEST or not name.isprintable():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,16 +15,18 @@ from consolidator.models import Memory
 from consolidator.parts import Parts
 from consolidator.plans import Lease
 from consolidator.ports import ChatModel
-from consolidator.proposals import Action, Batch, NothingDurable, Proposal
-from consolidator.records import Step, marked
+from consolidator.proposals import Action, Batch, NothingDurable, Proposal, ShownMemory
+from consolidator.records import Step, ToolCall, marked
 from consolidator.stretches import told
 
 REPLY_TOKENS = 2_000
+CALLED = re.compile(r"([\w.-]{1,80})\((\{.*\})\)")  # as `stretches.told` writes it
 SPEAKERS: dict[str, Literal["user", "assistant", "system"]] = {"user": "user", "agent": "assistant", "prompt": "system"}
 
 
 async def proposed(parts: Parts, asking: Asking, batch: Batch, lease: Lease, *, by_hand: bool) -> Proposal:
     """Items of the quotes, by the chat model, or by rules where there is none. Raises as `Asking.ask`."""
+    batch = batch.model_copy(update={"memories": tuple(sorted(batch.memories, key=_place))})
     steps = [step_of(shown.memory) for shown in batch.memories]
     if parts.chat is None:
         items = gleaning.glean(steps, 0, len(steps), ended=False)
@@ -56,8 +59,18 @@ def step_of(quote: Memory) -> Step:
     """The step that a quote was."""
     line, role = (quote.sequence or 0) + 1, SPEAKERS.get(quote.speaker or "")
     if role is None:
-        return Step(line=line, role="tool", tool=quote.speaker, text=quote.text, at=quote.time)
-    return Step(line=line, role=role, text=quote.text, at=quote.time)
+        failed = mark.data.get("failed") if (mark := marked(quote)) else None
+        ended = failed if isinstance(failed, bool) else None
+        return Step(line=line, role="tool", tool=quote.speaker, text=quote.text, failed=ended, at=quote.time)
+    calls = [match for text in quote.text.splitlines() if (match := CALLED.fullmatch(text))]
+    said = "\n".join(text for text in quote.text.splitlines() if not CALLED.fullmatch(text))
+    return Step(
+        line=line, role=role, text=said, at=quote.time, calls=tuple(ToolCall(name=c[1], arguments=c[2]) for c in calls)
+    )
+
+
+def _place(shown: ShownMemory) -> tuple[str, int, str]:
+    return shown.memory.source, shown.memory.sequence or 0, shown.memory.id
 
 
 def _proposal(batch: Batch, items: Sequence[Item], *, extractive: bool, by: str) -> Proposal:

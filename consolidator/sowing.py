@@ -305,8 +305,12 @@ def _quote_item(stretch: Stretch, place: int, tags: Tags, now: datetime) -> dict
     return {
         "text": cut(told(step), QUOTE), "source": record.session, "sequence": place, "speaker": speaker,
         "occurred_at": at if at and at <= now else None, "kind": "experience", "tags": tags,
-        "metadata": Mark(role="quote", about=record.project).metadata(), "trust": trust_of(step),
+        "metadata": Mark(role="quote", about=record.project, data=_ended(step)).metadata(), "trust": trust_of(step),
     }
+
+
+def _ended(step: Step) -> dict[str, bool]:
+    return {} if step.failed is None else {"failed": step.failed}
 
 
 def _named(observation: Observation | None, candidates: Mapping[str, Candidate]) -> tuple[str, Observation] | None:

@@ -13,6 +13,7 @@ NEGATION = re.compile(r"\b(?:not|no|never|none|without|cannot|\w+n['’]t|stoppe
 TURNS = {"before": "before", "after": "after", "until": "until", "unless": "unless", "instead": "instead", "rather": "instead"}
 TURN = re.compile(r"\b(before|after|until|unless|instead|rather)\b(?:\s+(?:of|than))?([^,.;:!?]*)", re.IGNORECASE)
 REACH = 4  # words behind a turn that say what it turns on
+CODE = re.compile(r"`([^`\n]+)`")
 SENTENCE_END = re.compile(r"(?<=[.!?…。！？])[\"'”’)]*\s+|\n{2,}")
 STOP_WORDS = """a an and are as at be been but by can could did do does for from had has have he her him his how i if in into is
 it its just me my no not of on or our out she so some than that the their them then there they this to too up us was we were what
@@ -72,15 +73,22 @@ def names(text: str) -> frozenset[str]:
 
 
 def says_the_same(one: str, other: str) -> bool:
-    """Whether two near texts may be merged: names, numbers, negations and turns (before what, instead of what) agree. Near alone
-    is not equal.
+    """Whether two near texts may be merged: names, numbers, negations, turns (before what, instead of what) and code agree. Near
+    alone is not equal.
     """
     return (
         numbers(one) == numbers(other)
         and _turn_alike(one, other)
+        and _code_alike(one, other)
         and bool(NEGATION.search(one)) == bool(NEGATION.search(other))
         and not (names(one) ^ names(other)) - {word for word in names(one) | names(other) if _in(word, one) and _in(word, other)}
     )
+
+
+def _code_alike(one: str, other: str) -> bool:
+    """Where both name commands or files, one names all that the other does."""
+    mine, yours = set(CODE.findall(one)), set(CODE.findall(other))
+    return mine <= yours or yours <= mine
 
 
 def _turn_alike(one: str, other: str) -> bool:

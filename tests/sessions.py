@@ -17,7 +17,7 @@ from consolidator.models import Value
 FOLDER = Path(__file__).parents[1] / "examples" / "sessions"
 PATHS = tuple(sorted(path for path in FOLDER.iterdir() if re.match(r"\d{8}_", path.name)))
 SESSIONS = {path.stem.split("_")[2]: path for path in PATHS}  # by their last word
-GOLD = FOLDER / "gold.json"
+GOLD = FOLDER.parent / "gold.json"
 BIG, SECRETS, REPEAT = "20261109_080000_big.jsonl", "secrets", "repeat"
 
 

@@ -26,7 +26,7 @@ def svg(told: Measurement, tested: Calibration | None = None) -> str:
     rows = -(-len(NAMED) // ACROSS)
     below = TOP + rows * (HIGH + GAP)
     width = 2 * EDGE + ACROSS * WIDE + (ACROSS - 1) * GAP
-    height = below + EDGE + (0 if tested is None else 64 + BAND * len(tested.bands))
+    height = below + EDGE + (0 if tested is None else 80 + BAND * len(tested.bands))
     title = "What was learnt, and whether it helps"
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' viewBox='0 0 {width} {height}' role='img' "
@@ -91,9 +91,10 @@ def _calibration(tested: Calibration, width: int) -> Iterator[str]:
     score = "" if tested.brier is None else f"; Brier score {tested.brier:.3f}"
     yield text(0, 20, "Does confidence prove true?", "font-weight='bold' font-size='14'")
     legend = "Blue: items that proved true, with the 95 % interval; grey: the confidence."
-    yield text(0, 40, f"{told}{score}. {legend}", f"fill='{GREY}'")
+    yield text(0, 40, f"{told}{score}", f"fill='{GREY}'")
+    yield text(0, 56, legend, f"fill='{GREY}'")
     for place, band in enumerate(tested.bands):
-        yield from _band(band, 52 + place * BAND, width)
+        yield from _band(band, 68 + place * BAND, width)
 
 
 def _band(band: Band, top: int, width: int) -> Iterator[str]:

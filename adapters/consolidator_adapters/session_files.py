@@ -60,7 +60,7 @@ def read_session(path: Path, *, id: str | None = None) -> SessionLog:
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from None
     if not log.steps:
-        raise InvalidInput(f"{path} is empty" if not log.bad else f"{path} holds no message: none of its lines is one")
+        raise InvalidInput(f"{path} is empty" if not path.stat().st_size else f"{path} holds no message of a session")
     return log
 
 

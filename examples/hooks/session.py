@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 LATER = "--later"
+NOTHING_YET = 3  # the exit code of `consolidator` where there is no memory
+WAIT = 2  # seconds
 HELD = 4  # the exit code of `consolidator` where another process has the memory open
 PAUSES = (5, 20, 60, 180, 600)  # seconds before it is tried again
 BRIEFING_LIMIT, HARVEST_LIMIT = 20, 3600  # seconds
@@ -50,7 +52,15 @@ def answer(event: object, options: Sequence[str]) -> None:
 def brief(event: Mapping[str, object], options: Sequence[str]) -> None:
     """Prints what earlier sessions of the project found; the agent gets it as context."""
     command = [consolidator(), *options, "bootstrap", "--project", project(folder(event))]
-    ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=BRIEFING_LIMIT, check=False)
+    ends = time.monotonic() + BRIEFING_LIMIT
+    while True:
+        left = max(0.1, ends - time.monotonic())
+        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=left, check=False)
+        if ran.returncode != HELD or time.monotonic() + WAIT >= ends:
+            break
+        time.sleep(WAIT)  # the harvest of the session before has the memory open: `/clear` ends one and starts the next
+    if ran.returncode == NOTHING_YET:
+        return
     if ran.returncode:
         raise ValueError(f"no briefing: {ran.stderr.decode(errors='replace').strip() or f'exit code {ran.returncode}'}")
     sys.stdout.buffer.write(ran.stdout)

@@ -16,9 +16,7 @@ pytestmark = pytest.mark.usefixtures("hash_embedder")
 
 def test_a_folder_is_harvested_and_then_skipped(run: Run) -> None:
     told = run("harvest", str(FOLDER), "--json")
-    assert told.code == 1  # the list of what a good harvest finds lies there, too, and is no session
-    assert [Path(name).name for name in told.document["failed"]] == ["gold.json"]
-    assert told.err.startswith("error: ")
+    assert told.code == 0, told.err
     totals = told.document["totals"]
     assert totals["stretches"] == len(told.document["sessions"])
     assert totals["items"]["pitfall"] > 0

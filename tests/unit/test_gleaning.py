@@ -46,7 +46,7 @@ class TestFixes:
         assert item.text == (
             "`pytest` failed with \"E ModuleNotFoundError: No module named 'yaml'\"; after `pip install pyyaml` it succeeded."
         )
-        assert (item.category, item.confidence, item.steps) == ("pitfall", 0.9, (0, 1, 3, 4, 5))
+        assert (item.category, item.confidence, item.steps) == ("pitfall", 0.9, (0, 1, 2, 3, 4, 5))
 
     def test_d19_an_error_and_what_was_called_instead(self) -> None:
         (item,) = gleaned(agent("", "pip install yaml"), result("ERROR: no such package", True),

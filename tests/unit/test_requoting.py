@@ -92,3 +92,17 @@ async def test_without_a_model_the_rules_read_them(open_engine: Open) -> None:
         assert (await bank.stats()).pending == 0
         assert all({e.source for e in k.observation.evidence} == {"session/b"} for k in await bank.knowledge(archived=True))
         assert await bank.check() == []
+
+
+async def test_an_error_and_its_fix_stay_with_the_session_that_is_left(open_engine: Open) -> None:
+    async with open_engine() as engine:
+        bank = engine.bank("alice")
+        for name in ("a", "b"):
+            await bank.harvest(session(name, fixing()))
+        (before,) = await bank.knowledge(archived=True)
+        await bank.forget(source="session/a")
+        report = await bank.consolidate()
+        (after,) = await bank.knowledge(archived=True)
+        assert report.created == 1
+        assert (after.observation.text, after.category) == (before.observation.text, "pitfall")
+        assert {e.source for e in after.observation.evidence} == {"session/b"}

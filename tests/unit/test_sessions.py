@@ -263,7 +263,8 @@ def test_a_file_is_read_and_dated_by_its_lines_its_name_or_itself(tmp_path: Path
 
 
 @pytest.mark.parametrize(("name", "held", "said"), [
-    ("gone.jsonl", None, "there is no file"), ("empty.jsonl", b"", "is empty"), ("blank.jsonl", b"\n \n", "is empty"),
+    ("gone.jsonl", None, "there is no file"), ("empty.jsonl", b"", "is empty"),
+    ("blank.jsonl", b"\n \n", "holds no message of a session"),
     ("bad.jsonl", b"hello\n", "holds no message"), ("photo.png", b"x", "is no session's file"),
 ])
 def test_a_file_that_is_none_is_refused_in_a_sentence(tmp_path: Path, name: str, held: bytes | None, said: str) -> None:

@@ -48,6 +48,8 @@ def test_cost_grows_with_the_text(text: str) -> None:
     ("Use rg instead of grep.", "Use grep instead of rg.", False),
     ("Check the lock file before installing.", "Before installing, check the lock file.", True),
     ("Ask before, not after.", "Ask before.", False),
+    ("`pnpm test` failed; after `pnpm add redis` it ran.", "`pnpm test` failed; after `pnpm install` it ran.", False),
+    ("Run `make test`.", "Run `make test`, which reads `.env`.", True),
 ])
 def test_what_comes_before_what_is_part_of_what_is_said(one: str, other: str, same: bool) -> None:
     assert says_the_same(one, other) is same

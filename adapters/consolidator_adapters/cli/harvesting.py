@@ -12,7 +12,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from consolidator.errors import InvalidInput
+from consolidator.errors import Conflict, InvalidInput
 from consolidator_adapters.cli.call import Call
 from consolidator_adapters.cli.views import count, cut, plain, table
 
@@ -95,7 +95,7 @@ async def _harvested(
             break
         try:
             done = await _one(bank, read_session(path), bar, task, options)
-        except InvalidInput as error:
+        except (InvalidInput, Conflict) as error:
             work.failed[str(path)] = str(error)
         else:
             work.done.append(done)
