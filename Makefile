@@ -19,7 +19,7 @@ demo: $(READY)
 	@$(BIN)/consolidator demo
 
 test: $(TESTED)
-	@echo "Running the tests (about 10 minutes) ..."
+	@echo "Running the tests (about 20 minutes) ..."
 	@$(BIN)/python -m pytest
 
 check: $(TESTED)

@@ -23,6 +23,7 @@ from consolidator.testing.ledger_queue_contract import LedgerQueueContract
 from consolidator.testing.ledger_scores_contract import UNIT, LedgerScoresContract, measured, score, transcript
 from consolidator_providers.ledger import open_ledger
 from consolidator_providers.ledger_alone import open_alone_ledger
+from consolidator_providers.ledger_schema import SCHEMA_VERSION
 from tests.postgres import PASSWORD, PostgresServer, execute
 
 WORKERS, ROUNDS = 4, 12
@@ -197,7 +198,7 @@ async def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:
     await (await open_ledger(url=f"sqlite:///{path}")).close()
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("update meta set value = '99'")
-    with pytest.raises(NewerFormat, match="format 99, this version knows 3"):
+    with pytest.raises(NewerFormat, match=f"format 99, this version knows {SCHEMA_VERSION}"):
         await open_ledger(url=f"sqlite:///{path}")
 
 
