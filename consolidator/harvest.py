@@ -29,7 +29,7 @@ from consolidator.paging import pages
 from consolidator.parts import Parts
 from consolidator.plans import Lease
 from consolidator.ports import AnyOf, Equals, Leg
-from consolidator.records import SessionLog, SessionRecord, Step, project_scope
+from consolidator.records import KNOWLEDGE, LESSON, SessionLog, SessionRecord, Step, project_scope
 from consolidator.retention import Retainer
 from consolidator.sampling import outcome
 from consolidator.sowing import Drawn, Sowing, Stretch, kept, record_of
@@ -367,7 +367,7 @@ class Harvest:
             run.briefings = await asyncio.to_thread(recounting.briefings, run.log.steps)
         if not run.briefings or min(run.briefings) >= last:
             return {}, {}
-        where = (Equals("state", ObservationState.LIVE.value),)
+        where = (Equals("state", ObservationState.LIVE.value), AnyOf("tags", (KNOWLEDGE, LESSON)))
         texts = {p.id: str(p.payload["text"]) async for p in pages(self._parts.observations, run.bank, where)}
         before = {place: text for place, text in run.briefings.items() if place < last}
         shown = recounting.briefed(before, texts.keys())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -166,7 +166,7 @@ class SessionRecord(Value):
     used: tuple[str, ...] = ()
 
 
-ROLES: tuple[str, ...] = ("episode", "mistake", "success", "card", "session", "quote")
+ROLES: tuple[str, ...] = get_args(MarkRole)
 
 
 def mark_of(metadata: Mapping[str, Any]) -> Mark | None:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from consolidator.contexts import one_line
+from consolidator.errors import EmbedderUnavailable
 from consolidator.lessons import (
     CARD_TAG,
     HIGH_SCORE,
@@ -40,6 +41,7 @@ TOP = 5  # cards of the summary
 NEAR = 0.4  # least cosine of another task's lesson to this task's description
 LOOKED_AT = 200  # rules and cards of one task, the latest first
 ROLES_READ = 50  # memories of a rule's evidence that its balance counts, the latest first
+MANY = 100_000  # tasks
 RECENT = 5  # attempts that "recently" means
 BETTER = 0.05  # by which a mean has to move to be called a trend
 TRENDED = 2  # attempts, recent and older, without which there is no trend
@@ -163,10 +165,15 @@ class Retelling:
 
     async def _similar(self, bank: str, about: str, own: Tags, gone: frozenset[str]) -> list[Observation]:
         """Lessons of other tasks that are near to what this one is about."""
-        (vector,) = await self._parts.embedder.embed([about])
         where: list[Condition] = [
             Equals("state", ObservationState.LIVE.value), AnyOf("category", ("rule", "mistake")), *_untouched(gone),
         ]
+        if not await self._parts.observations.count(bank, where):
+            return []  # loading an embedder takes seconds
+        try:
+            (vector,) = await self._parts.embedder.embed([about])
+        except EmbedderUnavailable:
+            return []
         (found,) = await self._parts.observations.search(bank, [Leg(name="near", dense=vector, where=where, limit=20)])
         near = [observation_of(bank, hit) for hit in found if hit.score >= NEAR]
         task = next(tag for tag in own if tag.startswith("task:"))
@@ -223,7 +230,7 @@ class Retelling:
         gone = await self._entombed(bank)
         live: list[Condition] = [Equals("state", ObservationState.LIVE.value), *_untouched(gone)]
         roles = await self._parts.memories.facet(bank, "role", _there(gone))
-        rules = await self._parts.observations.facet(bank, "tags", [*live, Equals("category", "rule")])
+        rules = await self._parts.observations.facet(bank, "tags", [*live, Equals("category", "rule")], limit=MANY)
         tasks = {tag.removeprefix("task:"): count for tag, count in rules.items() if tag.startswith("task:")}
         where = [*live, Equals("category", "mistake")]
         cards = [unsupported(observation_of(bank, p), gone) async for p in pages(self._parts.observations, bank, where)]

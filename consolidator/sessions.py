@@ -84,14 +84,6 @@ def parse(lines: Iterable[Line], *, id: str, modified: datetime | None = None, t
     )
 
 
-def sniff(lines: Iterable[Line]) -> Form:
-    """The form of a file, by its first lines."""
-    reader = Reader()
-    for _ in reader.drafts(islice(lines, HEAD)):
-        pass
-    return reader.form
-
-
 def named_time(name: str) -> datetime | None:
     """The time in a file's name, in UTC: 20260413_101500, 20260413, 2026-04-13T10-15-00, 2026-04-13. None: it has none."""
     stem = name.split(".")[0]

@@ -11,11 +11,12 @@ import json
 import os
 import random
 import re
+import subprocess
 import sys
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,10 @@ async def live(order: dict[str, Any], calls: Counter[str]) -> None:
             os.write(journal, json.dumps(returned).encode() + b"\n")
 
 
-def carry_out(order: dict[str, Any]) -> dict[str, int]:
+Live = Callable[[dict[str, Any], Counter[str]], Coroutine[Any, Any, None]]
+
+
+def carry_out(order: dict[str, Any], live: Live = live) -> dict[str, int]:
     """In a process of its own."""
     answer, told = os.pipe()
     child = os.fork()
@@ -205,9 +209,20 @@ def carry_out(order: dict[str, Any]) -> dict[str, int]:
     return {"status": os.waitstatus_to_exitcode(ended), "boundaries": int(passed or 0)}
 
 
-def main() -> None:
+def main(live: Live = live) -> None:
     for line in sys.stdin:
-        os.write(1, json.dumps(carry_out(json.loads(line))).encode() + b"\n")
+        os.write(1, json.dumps(carry_out(json.loads(line), live)).encode() + b"\n")
+
+
+@contextmanager
+def nursery(module: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of a module whose `main` takes orders."""
+    command, root = [sys.executable, "-m", module], Path(__file__).parents[2]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,7 @@ boundaries it passed.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
-import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -28,7 +24,7 @@ from consolidator.registry import open_parts
 from consolidator.testing import HashEmbedder
 from consolidator_providers import edge, ledger  # noqa: F401 (so that each forked process has them)
 from consolidator_providers.vector_cache import CachedEmbedder
-from tests.crash.engine_child import WORD, WRITES, Follower, killing
+from tests.crash.engine_child import WORD, WRITES, Follower, killing, main
 
 BOUNDARIES = sorted(WRITES | {"reading", "spend"})
 BEGUN = datetime(2026, 5, 1, tzinfo=UTC)
@@ -86,32 +82,5 @@ async def live(order: dict[str, Any], calls: Counter[str]) -> None:
         await engine.bank(order["bank"]).harvest(session("s", order["steps"]))
 
 
-def carry_out(order: dict[str, Any]) -> dict[str, int]:
-    """In a process of its own."""
-    answer, told = os.pipe()
-    child = os.fork()
-    if child == 0:
-        calls: Counter[str] = Counter()
-        status = 1
-        try:
-            asyncio.run(live(order, calls))
-            os.write(told, str(calls["boundaries"]).encode())
-            status = 0
-        finally:
-            if status:
-                traceback.print_exc()
-            os._exit(status)
-    os.close(told)
-    _, ended = os.waitpid(child, 0)
-    passed = os.read(answer, 32).decode()
-    os.close(answer)
-    return {"status": os.waitstatus_to_exitcode(ended), "boundaries": int(passed or 0)}
-
-
-def main() -> None:
-    for line in sys.stdin:
-        os.write(1, json.dumps(carry_out(json.loads(line))).encode() + b"\n")
-
-
 if __name__ == "__main__":
-    main()
+    main(live)

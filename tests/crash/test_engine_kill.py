@@ -12,7 +12,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -29,7 +28,17 @@ from consolidator.plans import Intent, Tombstone
 from consolidator.testing import HashEmbedder
 from consolidator_providers.vector_cache import CachedEmbedder
 from tests.crash.checker import Witness, read_ledger, read_store, tombstoned, violations, words
-from tests.crash.engine_child import Step, Wrapped, item, opened, perform, random_steps, settings_of, small_script
+from tests.crash.engine_child import (
+    Step,
+    Wrapped,
+    item,
+    nursery,
+    opened,
+    perform,
+    random_steps,
+    settings_of,
+    small_script,
+)
 from tests.crash.sabotage import Careless, Gate
 
 pytestmark = pytest.mark.crash
@@ -129,13 +138,8 @@ async def everything_served(bank: Bank, ids: list[str], erased: list[str]) -> li
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.crash.engine_child"]
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with nursery("tests.crash.engine_child") as process:
+        yield process
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import pytest
 
 from consolidator.engine import Bank, Engine
 from consolidator.records import mark_of
-from tests.crash.engine_child import WORD
+from tests.crash.engine_child import WORD, nursery
 from tests.crash.harvest_child import opened, session
 
 pytestmark = pytest.mark.crash
@@ -56,13 +55,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.crash.harvest_child"]
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with nursery("tests.crash.harvest_child") as process:
+        yield process
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from consolidator import lessons
 from consolidator.config import Settings
 from consolidator.engine import Bank, Engine, connect
-from consolidator.errors import ConsolidatorError, InvalidInput, ModelUnavailable
+from consolidator.errors import Conflict, ConsolidatorError, InvalidInput, ModelUnavailable
 from consolidator.models import MemoryState, Observation
 from consolidator.ports import ChatModel
 from consolidator.practising import PractisedBank
@@ -549,3 +549,25 @@ async def test_c22_nothing_is_written_but_in_the_memorys_own_folder(
         assert (await engine.bank("alice").consolidate()).created == 2
     assert os.listdir(elsewhere) == []
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "memory"]
+
+
+async def test_lessons_are_told_though_the_embedder_is_down(bank: Bank) -> None:
+    await bank.record_episode(TASK, score=0.9, successes=["Pin the image."])
+    await bank.consolidate()
+    embedder = bank._parts.embedder
+    assert isinstance(embedder, HashEmbedder)
+    embedder.down = True
+    assert "Pin the image." in (await bank.lessons_context(TASK)).text
+
+
+async def test_a_bank_without_lessons_asks_no_embedder(bank: Bank) -> None:
+    await bank.lessons_context(TASK)
+    assert bank._parts.embedder.embedded == 0  # type: ignore[attr-defined]
+
+
+async def test_a_paused_bank_is_not_distilled(bank: Bank) -> None:
+    await attempts(bank, 0.9)
+    await bank.pause("looking")
+    with pytest.raises(Conflict, match="resume"):
+        await bank.distil()
+    assert (await bank.stats()).observations == 0

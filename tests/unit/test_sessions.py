@@ -16,7 +16,7 @@ from consolidator.endings import failed
 from consolidator.errors import InvalidInput
 from consolidator.records import SessionLog, ToolCall
 from consolidator.sampling import outcome, scan
-from consolidator.sessions import moment, named_time, parse, sniff
+from consolidator.sessions import moment, named_time, parse
 from consolidator_adapters.session_files import read_session
 
 Line = dict[str, Any]
@@ -133,9 +133,9 @@ def test_text_with_speakers_and_without() -> None:
 
 @pytest.mark.parametrize(("told", "form"), [(OPENAI, "openai"), (CLAUDE, "claude-code"), (CODEX, "codex")])
 def test_the_form_is_told_by_the_first_lines(told: tuple[Line, ...], form: str) -> None:
-    assert sniff(lines(*told)) == form
-    assert sniff([b"not json\n", *lines(*told)]) == form
-    assert sniff(TEXT.encode().splitlines()) == "text"
+    assert parse(lines(*told), id="s").form == form
+    assert parse([b"not json\n", *lines(*told)], id="s").form == form
+    assert parse(TEXT.encode().splitlines(), id="s").form == "text"
 
 
 @pytest.mark.parametrize(("line", "bad", "steps"), [
