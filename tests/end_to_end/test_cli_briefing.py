@@ -95,7 +95,7 @@ def test_measures_are_shown_written_and_drawn(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("args", "said"), [
-    (("bootstrap", "--budget", "0"), "token_budget is 0"), (("bootstrap", "--project", " "), "project is blank"),
+    (("bootstrap", "--budget", "0"), "--budget is 0"), (("bootstrap", "--project", " "), "project is blank"),
     (("measure", "--plot", "a.png"), "name it a.svg"), (("measure", "--markdown", "a.txt"), "name it a.md"),
     (("measure", "--since", "soon"), "--since"),
     (("measure", "--since", "2026-05-02", "--until", "2026-05-01"), "since lies after"),

@@ -68,3 +68,20 @@ def test_a_file_that_is_no_episode_is_refused(run: Run, tmp_path: Path, text: st
     file.write_text(text)
     told = run("episode", "--file", str(file))
     assert (told.code, said in told.err) == (2, True)
+
+
+@pytest.mark.parametrize(("args", "said"), [
+    (("lessons", "sail", "--budget", "0"), "--budget is 0; it is at least 1"),
+    (("lessons", "sail", "--max-rules", "-1"), "--max-rules is -1; it is at least 0"),
+    (("bootstrap", "--budget", "0"), "--budget is 0; it is at least 1 token"),
+])
+def test_a_limit_is_named_as_it_was_given(run: Run, args: tuple[str, ...], said: str) -> None:
+    told = run(*args)
+    assert (told.code, told.err.strip()) == (2, f"error: {said}")
+
+
+def test_a_session_without_a_project_asks_for_the_option(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "talk.txt"
+    file.write_text("User: Where is it?\n\nAssistant: We decided to keep it here.\n")
+    told = run("harvest", str(file))
+    assert (told.code, "such as --project shop" in " ".join(told.err.split())) == (1, True)

@@ -34,6 +34,8 @@ async def bootstrap(
     ] = None,
 ) -> None:
     """Print a briefing for the beginning of a session, from what earlier ones have learnt. Empty where nothing is known."""
+    if budget < 1:
+        raise InvalidInput(f"--budget is {budget}; it is at least 1 token")
     if files is not None:
         return await _into(call, files, project)
     async with call.memory() as bank:

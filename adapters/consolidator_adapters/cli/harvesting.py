@@ -96,7 +96,7 @@ async def _harvested(
         try:
             done = await _one(bank, read_session(path), bar, task, options)
         except (InvalidInput, Conflict) as error:
-            work.failed[str(path)] = str(error)
+            work.failed[str(path)] = str(error).replace('project="shop"', "--project shop")
         else:
             work.done.append(done)
             fresh += bool(done.stretches)

@@ -92,6 +92,9 @@ async def lessons(
     distil: Annotated[bool, typer.Option("--distil", help="First draw general rules from all attempts that wait.")] = False,
 ) -> None:
     """Show what earlier attempts have taught, for the top of a prompt."""
+    for name, told, least in (("--budget", budget, 1), ("--max-rules", max_rules, 0), ("--max-recent", max_recent, 0)):
+        if told < least:
+            raise InvalidInput(f"{name} is {told}; it is at least {least}")
     async with call.memory() as bank:
         if distil:
             await bank.distil()
