@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Literal
 
 from consolidator.clock import to_utc
@@ -19,6 +22,7 @@ from consolidator.ports import (
     AnyOf,
     CollectionSpec,
     Condition,
+    Either,
     Empty,
     Equals,
     Expect,
@@ -39,6 +43,7 @@ UUID_FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_COORDINATE = 1e15  # squares beyond it overflow the 32-bit floats in which vectors are kept
 DEEPEST = 64
+APART = 2e-6  # scores that differ by more are no tie
 SPARE = 16  # hits to ask for beyond a leg's limit, so that the cut does not run through a tie
 
 
@@ -76,7 +81,8 @@ def check_expect(expect: Expect) -> None:
         raise InvalidInput("a put expects either no point or a revision, not both")
 
 
-def field_kinds(spec: CollectionSpec) -> dict[str, FieldKind]:
+@lru_cache(maxsize=64)
+def field_kinds(spec: CollectionSpec) -> Mapping[str, FieldKind]:
     """The fields that can be filtered by, with what each holds; `rev` is always one of them."""
     kinds: dict[str, FieldKind] = {"rev": "integer"}
     groups: tuple[tuple[FieldKind, tuple[str, ...]], ...] = (
@@ -86,7 +92,7 @@ def field_kinds(spec: CollectionSpec) -> dict[str, FieldKind]:
         for key in keys:
             if key in RESERVED or kinds.setdefault(key, kind) != kind:
                 raise InvalidInput(f"the field {key!r} of {spec.name} is reserved, or is declared twice")
-    return kinds
+    return MappingProxyType(kinds)
 
 
 def check_specs(specs: Sequence[CollectionSpec]) -> dict[str, CollectionSpec]:
@@ -287,8 +293,11 @@ def _check_condition(kinds: Mapping[str, FieldKind], condition: Condition) -> No
             _known(kinds, condition.key)
         case Ids():
             check_ids(condition.ids)
-        case Not(inner) if not isinstance(inner, Not):
+        case Not(inner) if not isinstance(inner, Not | Either):
             _check_condition(kinds, inner)
+        case Either(several) if not any(isinstance(one, Not | Either) for one in several):
+            for one in several:
+                _check_condition(kinds, one)
         case _:
             raise InvalidInput(f"a {type(condition).__name__} is no condition")
 
@@ -297,6 +306,8 @@ def _hopeless(condition: Condition) -> bool:
     match condition:
         case AnyOf(values=wanted) | Ids(ids=wanted):
             return not wanted
+        case Either(several):
+            return all(_hopeless(one) for one in several)
     return False
 
 
@@ -310,7 +321,14 @@ def sound_where(spec: CollectionSpec, where: Where) -> tuple[Condition, ...] | N
         _check_condition(kinds, condition)
     if any(_hopeless(condition) for condition in where):
         return None
-    return tuple(c for c in where if not (isinstance(c, Not) and _hopeless(c.condition)))
+    return tuple(_hopeful(c) for c in where if not (isinstance(c, Not) and _hopeless(c.condition)))
+
+
+def _hopeful(condition: Condition) -> Condition:
+    """Without the alternatives that cannot hold: not every store knows an empty list of values."""
+    if not isinstance(condition, Either):
+        return condition
+    return Either(tuple(one for one in condition.conditions if not _hopeless(one)))
 
 
 def sound_legs(spec: CollectionSpec, legs: Sequence[Leg]) -> list[Leg | None]:
@@ -351,7 +369,10 @@ def read_payload(payload: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def ranked(found: Iterable[Found], limit: int) -> list[Found]:
     """Best first. Scores that agree to six places are a tie, and ties go by id, so that every store gives one order."""
-    return sorted(found, key=_place)[:limit]
+    told = list(found)
+    if any(one.score - other.score < APART for one, other in pairwise(told)):
+        told.sort(key=_place)
+    return told[:limit]
 
 
 def tied(one: float, other: float) -> bool:

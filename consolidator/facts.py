@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from consolidator.models import Trust
 from consolidator.parts import Parts
-from consolidator.points import memory_of
+from consolidator.points import time_of
 from consolidator.ranking import asks, tells_a_time
 
 MOST = 50_000  # memories; about 25 MB
@@ -51,12 +52,10 @@ class Facts:
         call, may_stay = object(), set(ids)
         self._reading[call] = (bank, may_stay)
         try:
-            memories = [memory_of(bank, point) for point in await self._parts.memories.get(bank, ids)]
+            points = await self._parts.memories.get(bank, ids)
         finally:
             del self._reading[call]
-        read = {
-            m.id: Fact(m.time, m.source, m.sequence, m.speaker, m.trust, asks(m.text), tells_a_time(m.text)) for m in memories
-        }
+        read = {point.id: _fact(point.payload) for point in points}
         self._known.update(((bank, id), fact) for id, fact in read.items() if id in may_stay)
         while len(self._known) > self._most:
             self._known.popitem(last=False)
@@ -69,3 +68,12 @@ class Facts:
             for of, may_stay in self._reading.values():
                 if of == bank:
                     may_stay.discard(id)
+
+
+def _fact(payload: Mapping[str, Any]) -> Fact:
+    """Straight from the payload: values cost time."""
+    text = payload["text"]
+    return Fact(
+        time_of(payload["time"]), payload["source"], payload.get("sequence"), payload.get("speaker"),
+        payload.get("trust", Trust.USER), asks(text), tells_a_time(text),
+    )

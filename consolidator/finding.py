@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
@@ -12,9 +12,9 @@ from consolidator.facts import Fact, Facts
 from consolidator.models import Vector
 from consolidator.parts import Parts
 from consolidator.points import place_of
-from consolidator.ports import AnyOf, Found, Ids, Leg, VectorStore
+from consolidator.ports import AnyOf, Either, Found, Ids, Leg, VectorStore
 from consolidator.queries import Query, Where, memory_filter, observation_filter
-from consolidator.ranking import RecallWeights
+from consolidator.ranking import RecallWeights, standings
 
 HitKind = Literal["memory", "observation"]
 LEGS = ("dense", "words")
@@ -25,8 +25,8 @@ class Lists:
     """What the lists of one collection found: scores and ranks by leg and id. near: what stands beside a find in its source."""
 
     kind: HitKind
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    ranks: dict[str, dict[str, int]] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=lambda: {leg: {} for leg in LEGS})
+    ranks: dict[str, dict[str, int]] = field(default_factory=lambda: {leg: {} for leg in LEGS})
     near: frozenset[str] = frozenset()
 
     def ids(self) -> list[str]:
@@ -34,14 +34,19 @@ class Lists:
         return list(dict.fromkeys(chain.from_iterable(self.ranks.values())))
 
     def pairs(self, ids: Iterable[str]) -> Iterator[tuple[str, tuple[float, float]]]:
-        dense, words = self.scores.get("dense", {}), self.scores.get("words", {})
+        dense, words = self.scores["dense"], self.scores["words"]
         return ((id, (dense.get(id, 0.0), words.get(id, 0.0))) for id in ids)
 
-    def score(self, leg: str, id: str) -> float:
-        return self.scores.get(leg, {}).get(id, 0.0)
+    def guessed(self) -> dict[str, tuple[float, float]]:
+        """Both scores of what was found; what a list lacks has the least that it tells."""
+        least = {leg: min(scores.values(), default=0.0) for leg, scores in self.scores.items()}
+        dense, words = self.scores["dense"], self.scores["words"]
+        return {id: (dense.get(id, least["dense"]), words.get(id, least["words"])) for id in self.ids()}
 
-    def rank(self, leg: str, id: str) -> int | None:
-        return self.ranks.get(leg, {}).get(id)
+    def places(self, id: str) -> tuple[float, float, int | None, int | None]:
+        """Both scores and both ranks: by meaning, and by words."""
+        scores, ranks = self.scores, self.ranks
+        return scores["dense"].get(id, 0.0), scores["words"].get(id, 0.0), ranks["dense"].get(id), ranks["words"].get(id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +59,15 @@ class _Question:
     vector: Vector | None
     where: Where
 
-    async def legs(self, limit: int, only: Mapping[str, Sequence[Ids | AnyOf]] | None = None) -> dict[str, list[list[Found]]]:
-        """By leg, a list; with `only`, a list for each of these conditions."""
-        wanted = {name: [None] for name in LEGS} if only is None else only
+    async def legs(self, limit: int, only: Mapping[str, Either] | None = None) -> dict[str, list[Found]]:
+        """A list by leg; with `only`, of the legs that it names, narrowed."""
         asked = [
-            Leg(name=name, where=(*self.where, narrow) if narrow else self.where, limit=limit, payload=False,
+            Leg(name=name, where=(*self.where, only[name]) if only else self.where, limit=limit, payload=False,
                 dense=self.vector if name == "dense" else None, lexical=self.text if name == "words" else None)
-            for name, narrowed in wanted.items() if name == "words" or self.vector is not None for narrow in narrowed
+            for name in (LEGS if only is None else only) if name == "words" or self.vector is not None
         ]
-        found: dict[str, list[list[Found]]] = {leg.name: [] for leg in asked}
         lists = await self.store.search(self.bank, asked) if asked else []
-        for leg, hits in zip(asked, lists, strict=True):
-            found[leg.name].append(hits)
-        return found
+        return {leg.name: hits for leg, hits in zip(asked, lists, strict=True)}
 
 
 class Finding:
@@ -90,31 +91,30 @@ class Finding:
 
     async def _lists(self, kind: HitKind, question: _Question) -> Lists:
         """Both lists; then, for what one of them found alone, its score by the other: nothing is guessed. And the neighbours."""
-        lists, depth = Lists(kind=kind), self._weights.depth
-        for leg, (hits,) in (await question.legs(depth)).items():
+        lists, depth = Lists(kind=kind), self._weights.depth if kind == "memory" else self._weights.observed
+        for leg, hits in (await question.legs(depth)).items():
             lists.scores[leg] = {hit.id: hit.score for hit in hits}
             lists.ranks[leg] = {hit.id: position for position, hit in enumerate(hits, start=1)}
         ids = lists.ids()
         missing = {leg: [id for id in ids if id not in scores] for leg, scores in lists.scores.items()}
-        if len(lists.ranks.get("words", ())) < depth:
+        if len(lists.ranks["words"]) < depth:
             missing.pop("words", None)  # the list was not cut: what it lacks shares no word
-        only: dict[str, list[Ids | AnyOf]] = {leg: [Ids(tuple(absent))] for leg, absent in missing.items() if absent}
-        places = await self._places(question.bank, lists) if kind == "memory" else []
-        for leg in lists.scores if places else ():
-            only.setdefault(leg, []).append(AnyOf("place", tuple(places)))
-        again = await question.legs(max(depth * 2, 2 * len(places)), only)
-        for leg, told in again.items():
-            lists.scores[leg] |= {hit.id: hit.score for hits in told for hit in hits}
-        lists.near = frozenset(hit.id for told in again.values() for hits in told for hit in hits).difference(ids)
+        places = tuple(await self._places(question.bank, lists)) if kind == "memory" else ()
+        beside = (AnyOf("place", places),) if places else ()
+        only = {leg: Either((Ids(tuple(missing.get(leg, ()))), *beside)) for leg in LEGS if missing.get(leg) or beside}
+        again = await question.legs(len(ids) + 2 * len(places), only) if only else {}
+        for leg, hits in again.items():
+            lists.scores[leg] |= {hit.id: hit.score for hit in hits}
+        lists.near = frozenset(hit.id for hits in again.values() for hit in hits).difference(ids)
         return lists
 
     async def _places(self, bank: str, lists: Lists) -> list[str]:
-        """Beside the first ones of each list, where nothing that was found stands."""
+        """Beside the first ones, where nothing that was found stands."""
         if not self._weights.beside or not (self._weights.previous or self._weights.next):
             return []
-        first = dict.fromkeys(id for ranks in lists.ranks.values() for id, rank in ranks.items() if rank <= self._weights.beside)
-        facts = await self._facts.of(bank, list(first))
-        beside = dict.fromkeys(place for fact in facts.values() for place in _beside(fact))
+        facts = await self._facts.of(bank, lists.ids())
+        first = standings(lists.guessed(), self._weights, most=self._weights.beside)
+        beside = dict.fromkeys(place for id in first if id in facts for place in _beside(facts[id]))
         taken = {place_of(fact.source, fact.sequence) for fact in facts.values()}
         return [place for place in beside if place not in taken]
 

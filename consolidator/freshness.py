@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
+from math import ceil
 from operator import mul
 from typing import NamedTuple
 
@@ -45,9 +46,17 @@ def in_doubt(ranked: Sequence[Ranked], period: Period | None = None) -> list[Dou
 
 
 def _begin_alike(mine: Sequence[str], theirs: Sequence[str]) -> bool:
-    shorter = min(len(mine), len(theirs))
-    alike = next((n for n, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), shorter)
-    return alike / shorter >= SAME_BEGINNING
+    enough = ceil(SAME_BEGINNING * min(len(mine), len(theirs)))
+    return mine[:enough] == theirs[:enough]
+
+
+def unsettled(ranked: Sequence[Ranked], doubts: Sequence[Doubt]) -> list[Doubt]:
+    """Those that may move something: an older statement stands before a newer one, here or where both have a part."""
+    places = {r.candidate.id: place for place, r in enumerate(ranked[:HEAD])}
+    moving = {id for d in doubts if places[d.older.id] < places[d.newer.id] for id in (d.older.id, d.newer.id)}
+    while more := {id for d in doubts if {d.older.id, d.newer.id} & moving for id in (d.older.id, d.newer.id)} - moving:
+        moving |= more
+    return [d for d in doubts if d.older.id in moving]
 
 
 def newer_first(ranked: Sequence[Ranked], doubts: Iterable[Doubt]) -> list[Ranked]:

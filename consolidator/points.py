@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from consolidator.models import Memory, Observation, ObservationState, Vector, scope_key
@@ -68,6 +69,11 @@ def observation_point(after: Observation, vector: Vector, lineage: frozenset[str
 def observation_of(bank: str, point: Point | Found) -> Observation:
     known = {key: value for key, value in point.payload.items() if key in Observation.model_fields}
     return Observation.model_validate({**known, "id": point.id, "bank": bank})
+
+
+def time_of(stored: str | datetime) -> datetime:
+    """A time as a store may hand it out."""
+    return stored if isinstance(stored, datetime) else datetime.fromisoformat(stored)
 
 
 def rev_of(payload: Mapping[str, Any]) -> int:

@@ -61,14 +61,24 @@ class Ids:
     ids: tuple[str, ...]
 
 
+Simple = Equals | AnyOf | Range | Empty | Ids
+
+
 @dataclass(frozen=True, slots=True)
 class Not:
     """The condition does not hold."""
 
-    condition: Equals | AnyOf | Range | Empty | Ids
+    condition: Simple
 
 
-Condition = Equals | AnyOf | Range | Empty | Ids | Not
+@dataclass(frozen=True, slots=True)
+class Either:
+    """At least one of the conditions holds. No conditions: nothing matches."""
+
+    conditions: tuple[Simple, ...]
+
+
+Condition = Simple | Not | Either
 Where = Sequence[Condition]  # all of them hold; none: every point of the bank
 
 

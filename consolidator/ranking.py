@@ -55,7 +55,7 @@ class RecallWeights(Value):
     session: Weight = 0.3
     speaker: Weight = 1.25  # for each bit that the name tells
     question: Weight = -0.3
-    cited: float = Field(default=0.5, ge=0, le=1)  # of what an observation stands above the memories it rests on
+    cited: float = Field(default=0.75, ge=0, le=1)  # of what an observation stands above the memories it rests on
     time_word: Weight = 0.2
     period: Weight = 0.5  # of what happened when the question says
     trend: float = Field(default=0.0, ge=0, le=1)
@@ -63,8 +63,9 @@ class RecallWeights(Value):
     recency: float = Field(default=0.0, ge=0, le=1)
     importance: float = Field(default=0.05, ge=0, le=1)
     recency_half_life: float = Field(default=90.0, gt=0, le=1e6)  # days
-    depth: int = Field(default=70, ge=10, le=1000)  # candidates of each list
-    beside: int = Field(default=30, ge=0, le=1000)  # first ones of each list whose neighbours are looked at, too
+    depth: int = Field(default=70, ge=10, le=1000)  # candidates of each list of memories
+    observed: int = Field(default=50, ge=10, le=1000)  # and of each list of observations
+    beside: int = Field(default=30, ge=0, le=1000)  # best ones whose neighbours are looked at, too
     pool: int = Field(default=100, ge=10, le=1000)  # of all these, as many are looked at closely
     statements: int = Field(default=40, ge=1, le=1000)  # and as many observations, where there are enough
     floor: float = Field(default=0.1, ge=-1, le=1)  # cosine below which a candidate needs a shared word

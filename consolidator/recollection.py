@@ -17,13 +17,13 @@ from consolidator.facts import Facts
 from consolidator.feedback import FeedbackPolicy, decayed, factor, shrunk
 from consolidator.finding import Finding, HitKind, Lists
 from consolidator.folding import fold
-from consolidator.freshness import in_doubt, newer_first
+from consolidator.freshness import in_doubt, newer_first, unsettled
 from consolidator.keeping import Kept
 from consolidator.lexical import LEXICAL_UNIT
 from consolidator.models import Hit, Memory, Observation, Trust, Vector
 from consolidator.moments import asked_period
 from consolidator.parts import Parts
-from consolidator.points import memory_of, observation_of, observation_point
+from consolidator.points import memory_of, observation_of, observation_point, time_of
 from consolidator.ports import Equals, Found, Point
 from consolidator.provenance import without
 from consolidator.queries import Query, checked
@@ -124,7 +124,7 @@ class Recollection:
         if self._parts.reranker is not None:  # before the newer ones move up: no model's taste brings an outdated one back
             ranked = await rerank_head(self._parts.reranker, self._reranking, query.text, ranked)
         if self._weights.fresh:
-            doubts = in_doubt(ranked, period)
+            doubts = unsettled(ranked, in_doubt(ranked, period))
             await self._give_vectors(bank, {c.id: c for doubt in doubts for c in (doubt.older, doubt.newer)})
             ranked = newer_first(ranked, doubts)
         hits = await self._hits(bank, query, ranked, found, pool, now)
@@ -205,10 +205,11 @@ class Recollection:
                 continue
             ids = [id for id in (*lists.ids(), *sorted(lists.near)) if id in standing]
             for id, fact in (await self._facts.of(bank, ids)).items():
+                dense, words, dense_rank, words_rank = lists.places(id)
                 candidates.append(Candidate(
-                    id=id, kind="memory", text="", time=fact.time, dense=lists.score("dense", id), words=lists.score("words", id),
-                    dense_rank=lists.rank("dense", id), words_rank=lists.rank("words", id), source=fact.source,
-                    sequence=fact.sequence, speaker=fact.speaker, trust=fact.trust, asks=fact.asks, timed=fact.timed,
+                    id=id, kind="memory", text="", time=fact.time, dense=dense, words=words, dense_rank=dense_rank,
+                    words_rank=words_rank, source=fact.source, sequence=fact.sequence, speaker=fact.speaker, trust=fact.trust,
+                    asks=fact.asks, timed=fact.timed,
                 ))
         return candidates
 
@@ -247,7 +248,7 @@ class Recollection:
 
     async def _retained_by(self, bank: str, ids: Iterable[str], as_of: datetime) -> frozenset[str]:
         points = await self._parts.memories.get(bank, wanted) if (wanted := sorted(ids)) else []
-        return frozenset(p.id for p in points if _time(p.payload["retained_at"]) <= as_of)
+        return frozenset(p.id for p in points if time_of(p.payload["retained_at"]) <= as_of)
 
     async def _as_known(self, bank: str, pool: dict[str, _Entry], as_of: datetime, gone: Set[str]) -> None:
         """Put each observation's version of that time in its place; drop those that did not stand then."""
@@ -265,10 +266,10 @@ class Recollection:
     def _observed(self, entry: _Entry, now: datetime) -> Candidate:
         """Straight from the payload: values cost time."""
         found = entry.payload
+        dense, words, dense_rank, words_rank = entry.lists.places(entry.id)
         candidate = Candidate(
-            id=entry.id, kind="observation", text=found["text"], time=_time(found["last_time"]),
-            dense=entry.lists.score("dense", entry.id), words=entry.lists.score("words", entry.id),
-            dense_rank=entry.lists.rank("dense", entry.id), words_rank=entry.lists.rank("words", entry.id),
+            id=entry.id, kind="observation", text=found["text"], time=time_of(found["last_time"]),
+            dense=dense, words=words, dense_rank=dense_rank, words_rank=words_rank,
             confidence=found["confidence"], trust=max((e["trust"] for e in found["evidence"]), default=Trust.TOOL),
             evidence=frozenset(e["memory_id"] for e in found["evidence"] if e["supports"]),
             outdated=frozenset(
@@ -351,10 +352,6 @@ def _unsupported(payload: Mapping[str, Any], gone: Set[str]) -> Mapping[str, Any
 
 def _uncorrected(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in payload.items() if key != "corrected_by"}
-
-
-def _time(value: str | datetime) -> datetime:
-    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
 
 
 def _best_first(hit: Hit, places: Mapping[str, int]) -> Hit:

@@ -7,7 +7,21 @@ import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from consolidator.ports import AnyOf, CollectionSpec, Condition, Empty, Equals, Ids, Not, Page, Point, Range, VectorStore, Where
+from consolidator.ports import (
+    AnyOf,
+    CollectionSpec,
+    Condition,
+    Either,
+    Empty,
+    Equals,
+    Ids,
+    Not,
+    Page,
+    Point,
+    Range,
+    VectorStore,
+    Where,
+)
 
 DIMENSION = 8
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -92,6 +106,9 @@ WHERES: tuple[tuple[str, Where, set[int]], ...] = (
     ("not in range, missing included", (Not(Range("confidence", gte=0.5)),), {1, 4}),
     ("not empty", (Not(Empty("tags")),), {1, 2, 5}),
     ("not ids", (Not(Ids((number(1),))),), {2, 3, 4, 5}),
+    ("either", (Either((Ids((number(4),)), Equals("tags", "b"), AnyOf("source", ()))), Not(Equals("sequence", -7))), {1, 2, 4}),
+    ("either of none", (Either(()),), set()),
+    ("either of what nothing matches", (Either((Ids(()), AnyOf("tags", ()))),), set()),
     ("all of several", (Equals("state", "live"), Not(Empty("tags")), Range("confidence", lt=1)), {1}),
     ("two of one field", (Equals("tags", "a"), Equals("tags", "b")), {1}),
     ("revision", (Equals("rev", 0),), {1, 2, 3, 4, 5}),
@@ -139,5 +156,8 @@ BAD_WHERES: tuple[tuple[str, Condition], ...] = (
     ("range of a keyword", Range("source", gte=1)),
     ("ids", Ids(("m1",))),
     ("not not", Not(Not(Empty("tags")))),  # type: ignore[arg-type]
+    ("not either", Not(Either((Empty("tags"),)))),  # type: ignore[arg-type]
+    ("either not", Either((Not(Empty("tags")),))),  # type: ignore[arg-type]
+    ("either unknown", Either((Empty("tags"), Empty("colour")))),
     ("empty unknown", Empty("colour")),
 )

@@ -18,6 +18,7 @@ from consolidator.ports import (
     AnyOf,
     CollectionSpec,
     Condition,
+    Either,
     Empty,
     Equals,
     Expect,
@@ -84,6 +85,8 @@ def _holds(id: str, payload: Mapping[str, Any], condition: Condition) -> bool:
             return id in ids
         case Not(inner):
             return not _holds(id, payload, inner)
+        case Either(several):
+            return any(_holds(id, payload, one) for one in several)
 
 
 class MemoryCollection:

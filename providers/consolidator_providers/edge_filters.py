@@ -8,10 +8,10 @@ import qdrant_edge as q
 
 from consolidator.checks import SPARE, rfc3339
 from consolidator.errors import InvalidInput
-from consolidator.ports import AnyOf, Condition, Empty, Equals, Ids, Leg, Not, Range, Where
+from consolidator.ports import AnyOf, Condition, Either, Empty, Equals, Ids, Leg, Not, Range, Where
 from consolidator_providers.bm25 import Bm25Encoder
 
-EdgeCondition = q.FieldCondition | q.HasIdCondition | q.IsEmptyCondition
+EdgeCondition = q.FieldCondition | q.HasIdCondition | q.IsEmptyCondition | q.Filter
 
 
 def condition_of(condition: Condition) -> EdgeCondition:
@@ -26,6 +26,8 @@ def condition_of(condition: Condition) -> EdgeCondition:
             return q.IsEmptyCondition(key)
         case Ids(ids):
             return q.HasIdCondition(set(ids))
+        case Either(several):
+            return q.Filter(should=[condition_of(one) for one in several])
     raise InvalidInput(f"a {type(condition).__name__} is no condition here")
 
 

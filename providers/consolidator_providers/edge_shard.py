@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -35,6 +36,22 @@ class Writer:
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="consolidator-store")
         self._process = os.getpid()
+        self._turn = threading.Lock()  # whoever holds it calls the engine
+        self._counting = threading.Lock()
+        self._jobs = 0  # on the thread, or waiting for it
+
+    async def read(self, job: Callable[[], T]) -> T:
+        """Run a short read: where no other job is there, at once, on the caller's own thread.
+
+        The engine holds the interpreter while it searches, so that another thread would win nothing, and cost the way there.
+        """
+        self._refuse_if_forked()
+        if self._jobs or not self._turn.acquire(blocking=False):
+            return await self.run(job)
+        try:
+            return job()
+        finally:
+            self._turn.release()
 
     async def run(self, job: Callable[[], T]) -> T:
         """Run the job to its end, even when the caller is cancelled meanwhile."""
@@ -44,12 +61,28 @@ class Writer:
         return await waiting
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
+        self._refuse_if_forked()
+        self._count(1)
+        try:
+            return self._executor.submit(self._in_turn, job)
+        except RuntimeError as error:
+            self._count(-1)
+            raise StoreError("the store is closed") from error
+
+    def _in_turn(self, job: Callable[[], T]) -> T:
+        try:
+            with self._turn:
+                return job()
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._jobs += change
+
+    def _refuse_if_forked(self) -> None:
         if os.getpid() != self._process:  # a forked child has the shard's memory without its threads: it would hang
             raise StoreError("the store was opened before this process was forked: spawn, and open it in the child")
-        try:
-            return self._executor.submit(job)
-        except RuntimeError as error:
-            raise StoreError("the store is closed") from error
 
     def stop(self) -> None:
         self._executor.shutdown(wait=False)

@@ -10,7 +10,7 @@ from qdrant_client import models
 from consolidator.checks import SPARE
 from consolidator.clock import to_utc
 from consolidator.errors import InvalidInput
-from consolidator.ports import AnyOf, Condition, Empty, Equals, Ids, Leg, Not, Range, Where
+from consolidator.ports import AnyOf, Condition, Either, Empty, Equals, Ids, Leg, Not, Range, Where
 from consolidator_providers.bm25 import Bm25Encoder, Sparse
 
 
@@ -26,6 +26,8 @@ def condition_of(condition: Condition) -> Any:
             return models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
         case Ids(ids):
             return models.HasIdCondition(has_id=list(ids))
+        case Either(several):
+            return models.Filter(should=[condition_of(one) for one in several])
     raise InvalidInput(f"a {type(condition).__name__} is no condition here")
 
 

@@ -16,7 +16,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from consolidator.errors import StoreError, WrongEmbedder
-from consolidator.ports import AnyOf, Empty, Equals, Ids, Leg, Not, Point, Range, Storage, Where
+from consolidator.ports import AnyOf, Either, Empty, Equals, Ids, Leg, Not, Point, Range, Storage, Where
 from consolidator.testing.shared_store import open_shared
 from consolidator.testing.store_cases import BANKS, DIMENSION, NOON, SPECS, every_id, number
 from consolidator.testing.store_contract import VectorStoreContract
@@ -164,6 +164,7 @@ CONGRUENT: tuple[Where, ...] = (
     (Not(Empty("tags")), Not(Equals("sequence", 3))),
     (Not(AnyOf("source", ("s1", "s2"))), Equals("state", "live")),
     (Ids(tuple(number(n) for n in range(1, 60, 3))),),
+    (Either((Ids(tuple(number(n) for n in range(1, 60, 7))), AnyOf("tags", ("c",)))), Equals("state", "live")),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from consolidator.folding import fold
-from consolidator.freshness import in_doubt, newer_first
+from consolidator.freshness import Doubt, in_doubt, newer_first, unsettled
 from consolidator.models import Trend
 from consolidator.periods import Period
 from consolidator.ranking import (
     Candidate,
+    Ranked,
     RecallWeights,
     asked_about,
     asks,
@@ -150,7 +152,7 @@ def test_a_long_text_that_ends_with_a_question_is_no_question() -> None:
 
 def test_an_observation_lifts_the_memories_it_rests_on() -> None:
     pool = [memory("m1", 0.2, 1.0), memory("m2", 0.21, 1.0), observation("o", 0.9, 9.0, evidence=frozenset({"m1"}))]
-    ranked = {r.candidate.id: r for r in rank(pool, RecallWeights(), about=None, now=NOW)}
+    ranked = {r.candidate.id: r for r in rank(pool, RecallWeights(cited=0.5), about=None, now=NOW)}
     assert ranked["m1"].score > ranked["m2"].score
     lifted = {term.name: term.share for term in ranked["m1"].explanation.terms}
     assert lifted["an observation rests on it"] == pytest.approx(0.5 * (ranked["o"].fused - ranked["m1"].fused))
@@ -240,6 +242,31 @@ def test_of_two_statements_about_the_same_thing_the_newer_comes_first() -> None:
     assert [r.candidate.id for r in order][:2] == ["new", "old"]
     assert order[1].superseded_by == "new"
     assert order[0].explanation.moved
+
+
+STATED = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.booleans()), max_size=12)
+
+
+@given(stated=STATED, placed=st.permutations(range(8)))
+def test_what_is_settled_already_moves_nothing(stated: list[tuple[int, int, bool]], placed: list[int]) -> None:
+    """stated: pairs of an older and a newer statement, and whether their vectors agree."""
+
+    def order(chosen: Callable[[list[Ranked], list[Doubt]], list[Doubt]]) -> list[tuple[str, str | None]]:
+        told = [memory(str(n), 1 - placed[n] / 10, 0.0, vector=[1.0]) for n in range(8)]
+        ranked = rank(told, RecallWeights(), about=None, now=NOW)
+        pairs = [Doubt(told[min(a, b)], told[max(a, b)], 0.5 if agree else 2.0) for a, b, agree in stated if a != b]
+        return [(r.candidate.id, r.superseded_by) for r in newer_first(ranked, chosen(ranked, pairs))]
+
+    assert order(unsettled) == order(lambda _, pairs: pairs)
+
+
+def test_vectors_are_asked_for_only_where_something_may_move() -> None:
+    said = {"speaker": "Ann", "vector": [1.0, 0.0]}
+    old = memory("old", 0.8, 4.0, text="Ann pays 875 rent a month", time=NOW - timedelta(days=90), **said)
+    new = memory("new", 0.9, 5.0, text="Ann pays 940 rent a month", time=NOW - timedelta(days=2), **said)
+    ranked = rank([old, new, memory("x", 0.1, 0.5)], RecallWeights(), about=None, now=NOW)
+    assert len(in_doubt(ranked)) == 1
+    assert unsettled(ranked, in_doubt(ranked)) == []
 
 
 def test_two_speakers_do_not_supersede_each_other() -> None:
