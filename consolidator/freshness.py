@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from math import ceil
-from operator import mul
+from math import ceil, dist
 from typing import NamedTuple
 
+from consolidator.models import Vector
 from consolidator.periods import Period, closeness
 from consolidator.ranking import HEAD, Candidate, Ranked
 from consolidator.words import jaccard, stem_list
@@ -50,6 +50,11 @@ def _begin_alike(mine: Sequence[str], theirs: Sequence[str]) -> bool:
     return mine[:enough] == theirs[:enough]
 
 
+def _cosine(one: Vector, other: Vector) -> float:
+    """Of vectors of length 1, as a store hands them out: by their distance, which is faster than a sum of products."""
+    return 1 - dist(one, other) ** 2 / 2 if one and other else 0.0
+
+
 def unsettled(ranked: Sequence[Ranked], doubts: Sequence[Doubt]) -> list[Doubt]:
     """Those that may move something: an older statement stands before a newer one, here or where both have a part."""
     places = {r.candidate.id: place for place, r in enumerate(ranked[:HEAD])}
@@ -65,7 +70,7 @@ def newer_first(ranked: Sequence[Ranked], doubts: Iterable[Doubt]) -> list[Ranke
     order = list(by_id)
     for older, newer, cosine in doubts:
         a, b = order.index(older.id), order.index(newer.id)
-        if a < b and sum(map(mul, older.vector, newer.vector)) >= cosine:
+        if a < b and _cosine(older.vector, newer.vector) >= cosine:
             order[a], order[b] = newer.id, older.id
             by_id[older.id].superseded_by = newer.id
             by_id[newer.id].moved = "put before an older statement about the same thing"

@@ -265,16 +265,14 @@ class Recollection:
 
     def _observed(self, entry: _Entry, now: datetime) -> Candidate:
         """Straight from the payload: values cost time."""
-        found = entry.payload
+        found, told, version = entry.payload, entry.payload["evidence"], entry.payload["version"]
         dense, words, dense_rank, words_rank = entry.lists.places(entry.id)
         candidate = Candidate(
             id=entry.id, kind="observation", text=found["text"], time=time_of(found["last_time"]),
             dense=dense, words=words, dense_rank=dense_rank, words_rank=words_rank,
-            confidence=found["confidence"], trust=max((e["trust"] for e in found["evidence"]), default=Trust.TOOL),
-            evidence=frozenset(e["memory_id"] for e in found["evidence"] if e["supports"]),
-            outdated=frozenset(
-                e["memory_id"] for e in found["evidence"] if e["since_version"] < found["version"] or not e["supports"]
-            ),
+            confidence=found["confidence"], trust=max([e["trust"] for e in told], default=Trust.TOOL),
+            evidence=frozenset([e["memory_id"] for e in told if e["supports"]]),
+            outdated=frozenset([e["memory_id"] for e in told if e["since_version"] < version or not e["supports"]]),
             timed=tells_a_time(found["text"]), contested=found.get("contests") is not None,
         )
         if self._weights.trend:

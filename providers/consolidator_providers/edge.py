@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +29,7 @@ from consolidator_providers.bm25 import Bm25Encoder
 from consolidator_providers.edge_filters import bank_filter, request_of
 from consolidator_providers.edge_folder import FolderLock, make_folder, settle_record
 from consolidator_providers.edge_shard import Shard, Writer
-from consolidator_providers.edge_shelf import Shelf, id_of
+from consolidator_providers.edge_shelf import Shelf, Shelved, id_of
 from consolidator_providers.store_record import refuse_other
 
 T = TypeVar("T")
@@ -250,12 +251,12 @@ class EdgeCollection:
         shard, known = self._shard, self._shelf.of(ids)
         missing = [id for id in ids if id not in known]
         stored = shard.retrieve(missing, True, False) if missing else {}
-        read = {id: _payload(record) for id, record in stored.items()}  # it is converted each time it is asked for
+        read = {id: _shelved(record) for id, record in stored.items()}
         self._shelf.keep(read)
-        mine = {id: payload for id, payload in {**known, **read}.items() if payload.get("bank") == bank}
-        records = shard.retrieve(list(mine), False, ["dense"]) if vectors and mine else {}
-        points = {id: _point(id, payload, records.get(id)) for id, payload in mine.items()}
-        return [points[id] for id in ids if id in points]
+        mine = {id: point for id, (whose, point) in {**known, **read}.items() if whose == bank}
+        for id, record in (shard.retrieve(list(mine), False, ["dense"]) if vectors and mine else {}).items():
+            mine[id] = replace(mine[id], dense=_dense(record))
+        return [mine[id] for id in ids if id in mine]
 
     def _search(self, bank: str, legs: list[Leg | None]) -> list[list[Found]]:
         requests = [None if leg is None else request_of(bank, leg, self._encoder) for leg in legs]
@@ -270,7 +271,7 @@ class EdgeCollection:
         if request.order_by is not None:
             records.sort(key=lambda record: str(record.id))
             records.sort(key=lambda record: cast("float", record.order_value), reverse=descending)
-        points = [_point(str(record.id), _payload(record), None) for record in records]
+        points = [_point(str(record.id), _payload(record)) for record in records]
         return Page(points, None if after is None else str(after))
 
     def _patch(self, bank: str, id: str, changes: dict[str, Any], expect: int) -> bool:
@@ -317,10 +318,18 @@ def _found(hit: q.ScoredPoint) -> Found:
     return Found(id_of(hit.id), hit.score, checks.read_payload(hit.payload))
 
 
-def _point(id: str, payload: Mapping[str, Any], record: q.Record | None) -> Point:
-    vectors = record.vector if record else None
-    dense = vectors.get("dense") if isinstance(vectors, dict) else None
-    return Point(id=id, payload=checks.read_payload(payload), dense=cast("Vector | None", dense))
+def _shelved(record: q.Record) -> Shelved:
+    payload = _payload(record)  # it is converted each time it is asked for
+    return Shelved(payload.get("bank", ""), _point(str(record.id), payload))
+
+
+def _point(id: str, payload: Mapping[str, Any]) -> Point:
+    return Point(id=id, payload=checks.read_payload(payload))
+
+
+def _dense(record: q.Record) -> Vector | None:
+    vectors = record.vector
+    return cast("Vector | None", vectors.get("dense")) if isinstance(vectors, dict) else None
 
 
 def _order(key: str | None, descending: bool) -> q.OrderBy | None:

@@ -1,37 +1,42 @@
-"""Payloads as they were read of late. The folder has one owner, so that whatever changes one of them passes by here."""
+"""Points as they were read of late. The folder has one owner, so that whatever changes one of them passes by here."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
-MOST = 4_096  # payloads of a collection; about 10 to 20 MB
+from consolidator.ports import Point
+
+MOST = 4_096  # points of a collection; about 10 to 20 MB
 LONGEST = 4_000  # characters of a text; what is longer is read each time
 
-Payload = Mapping[str, Any]
+
+class Shelved(NamedTuple):
+    bank: str
+    point: Point
 
 
 class Shelf:
-    """Of one collection, by id. Used where the shard is: one job at a time. What it hands out is not to be changed."""
+    """Of one collection, without vectors, each with its bank. Used where the shard is: one job at a time."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._held: OrderedDict[str, Payload] = OrderedDict()
+        self._held: OrderedDict[str, Shelved] = OrderedDict()
 
-    def of(self, ids: Iterable[str]) -> dict[str, Payload]:
+    def of(self, ids: Iterable[str]) -> dict[str, Shelved]:
         """Those that are held."""
-        found: dict[str, Payload] = {}
+        found: dict[str, Shelved] = {}
         for id in ids:
-            if (payload := self._held.get(id)) is not None:
+            if (shelved := self._held.get(id)) is not None:
                 self._held.move_to_end(id)
-                found[id] = payload
+                found[id] = shelved
         return found
 
-    def keep(self, payloads: Mapping[str, Payload]) -> None:
-        self._held.update((id, payload) for id, payload in payloads.items() if len(str(payload.get("text", ""))) <= LONGEST)
+    def keep(self, read: Mapping[str, Shelved]) -> None:
+        self._held.update((id, s) for id, s in read.items() if len(str(s.point.payload.get("text", ""))) <= LONGEST)
         while len(self._held) > self._most:
             self._held.popitem(last=False)
 

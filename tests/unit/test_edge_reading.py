@@ -14,7 +14,7 @@ from consolidator.errors import StoreError
 from consolidator.ports import Equals, Leg
 from consolidator.testing.store_cases import SPECS, axis, number, point
 from consolidator_providers.edge import EdgeCollection, EdgeStorage, open_edge
-from consolidator_providers.edge_shelf import LONGEST, Shelf
+from consolidator_providers.edge_shelf import LONGEST, Shelf, Shelved
 
 FIRST = number(1)
 
@@ -100,7 +100,7 @@ async def test_a_read_comes_after_the_writes_before_it(storage: EdgeStorage, mem
     await asyncio.sleep(0)
     getting, searching = asyncio.create_task(memories.get("alice", [FIRST])), asyncio.create_task(memories.search("alice", LEGS))
     await asyncio.sleep(0)
-    assert not (writing.done() or getting.done() or searching.done())  # and the loop goes on
+    assert not any(task.done() for task in (writing, getting, searching))  # and the loop goes on
     held.let_go()
     assert (await getting)[0].payload["state"] == "live"
     assert len((await searching)[0]) == 1
@@ -186,12 +186,16 @@ async def test_what_was_read_is_read_once_and_of_its_bank_alone(memories: EdgeCo
     assert await memories.count("alice", [Equals("state", "live")]) == 1
 
 
+def told(text: str) -> Shelved:
+    return Shelved("alice", point(1, text=text))
+
+
 def test_a_shelf_is_bounded_in_number_and_in_length() -> None:
     shelf = Shelf(most=2)
-    shelf.keep({"long": {"text": "x" * (LONGEST + 1)}, "a": {"text": "x" * LONGEST}, "b": {}})
+    shelf.keep({"long": told("x" * (LONGEST + 1)), "a": told("x" * LONGEST), "b": told("")})
     assert set(shelf.of(["a", "b", "long"])) == {"a", "b"}
     shelf.of(["a"])
-    shelf.keep({"c": {}})
+    shelf.keep({"c": told("")})
     assert set(shelf.of(["a", "b", "c"])) == {"a", "c"}
     shelf.drop(["a", "never"])
     assert set(shelf.of(["a", "c"])) == {"c"}
