@@ -15,6 +15,7 @@ import pytest
 from consolidator.blocking import connect
 from consolidator.testing import HashEmbedder
 from consolidator_adapters.cli import main
+from tests.sparse import copy
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def told(three_sentences: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def mine(folder: Path, run: Run) -> Run:
-    """Runs a command that changes such a memory."""
-    remembered(folder)
+def mine(three_sentences: Path, folder: Path, run: Run) -> Run:
+    """Runs a command that changes such a memory, a copy."""
+    copy(three_sentences, folder)
     return run

@@ -19,6 +19,7 @@ from consolidator.testing import HashEmbedder
 from consolidator_adapters.cli.matching import holds, numbers
 from consolidator_adapters.cli.story import compared
 from tests.end_to_end.conftest import Ran, Run
+from tests.sparse import copy
 
 pytestmark = pytest.mark.usefixtures("hash_embedder")
 
@@ -33,9 +34,9 @@ def three_sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def mine(folder: Path, run: Run) -> Run:
-    """Runs a command that changes such a memory."""
-    moved(folder)
+def mine(three_sentences: Path, folder: Path, run: Run) -> Run:
+    """Runs a command that changes such a memory, a copy."""
+    copy(three_sentences, folder)
     return run
 
 

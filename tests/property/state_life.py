@@ -11,7 +11,8 @@ from hypothesis import event, note
 from hypothesis.stateful import RuleBasedStateMachine
 
 from tests.property.state_model import Known, Row
-from tests.property.state_process import Process, copy
+from tests.property.state_process import Process
+from tests.sparse import copy
 
 BANKS = ("alice", "bob")
 BEGIN = datetime(2026, 6, 1, 9, tzinfo=UTC)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,31 +36,3 @@ class Process:
     def close(self) -> None:
         with self._child:
             self._child.kill()
-
-
-def copy(template: Path, folder: Path) -> None:
-    """As `cp --sparse`: the store's files are large, and empty for the most part."""
-    for path in template.rglob("*"):
-        to = folder / path.relative_to(template)
-        if path.is_dir():
-            to.mkdir(parents=True, exist_ok=True)
-            continue
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("rb") as old, to.open("wb") as new:
-            new.truncate(path.stat().st_size)
-            for start, end in data_of(old.fileno()):
-                os.pwrite(new.fileno(), os.pread(old.fileno(), end - start, start), start)
-
-
-def data_of(file: int) -> Iterator[tuple[int, int]]:
-    """Where a file has bytes, and no holes."""
-    end = 0
-    while True:
-        try:
-            start = os.lseek(file, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # there are none beyond
-                return
-            raise
-        end = os.lseek(file, start, os.SEEK_HOLE)
-        yield start, end
