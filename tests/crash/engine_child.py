@@ -27,10 +27,9 @@ from consolidator.engine import Bank, Engine
 from consolidator.parts import Parts
 from consolidator.ports import Storage, VectorStore
 from consolidator.proposals import Action, Batch, Candidate, NothingDurable, Proposal
-from consolidator.registry import open_parts
+from consolidator.registry import Group, open_parts, provider
 from consolidator.testing import HashEmbedder
 from consolidator.testing.killing import Killing
-from consolidator_providers import edge, ledger  # noqa: F401 (so that each forked process has them)
 from consolidator_providers.vector_cache import CachedEmbedder
 
 WORD = re.compile(r"word\d+x")  # in one memory's text alone, unless it is told again on purpose
@@ -209,7 +208,19 @@ def carry_out(order: dict[str, Any], live: Live = live) -> dict[str, int]:
     return {"status": os.waitstatus_to_exitcode(ended), "boundaries": int(passed or 0)}
 
 
+USED: tuple[tuple[Group, str], ...] = (
+    ("storages", "edge"), ("storages", "shared"), ("ledgers", "alone"), ("ledgers", "sql")
+)
+
+
+def ready_to_fork() -> None:
+    """What an engine would import and look up is there before, so that no forked process does it again."""
+    for group, name in USED:
+        provider(group, name)
+
+
 def main(live: Live = live) -> None:
+    ready_to_fork()
     for line in sys.stdin:
         os.write(1, json.dumps(carry_out(json.loads(line), live)).encode() + b"\n")
 

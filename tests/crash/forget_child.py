@@ -29,11 +29,10 @@ from consolidator.models import MemoryState, Receipt
 from consolidator.parts import Parts
 from consolidator.proposals import Action, Batch, NothingDurable, Proposal
 from consolidator.registry import open_parts
-from consolidator.testing import HashEmbedder, shared_store  # noqa: F401 (so that each forked process has it)
-from consolidator_providers import edge, ledger  # noqa: F401
+from consolidator.testing import HashEmbedder
 from consolidator_providers.vector_cache import CachedEmbedder
 from tests.crash import worker_child
-from tests.crash.engine_child import WORD, WRITES, Follower, item, killing
+from tests.crash.engine_child import WORD, WRITES, Follower, item, killing, ready_to_fork
 
 Order = dict[str, Any]
 SOURCES = "abcd"
@@ -205,6 +204,7 @@ def carry_out(order: Order) -> Order:
 
 
 def nurse() -> None:
+    ready_to_fork()
     for line in sys.stdin:
         os.write(1, json.dumps(carry_out(json.loads(line))).encode() + b"\n")
 

@@ -29,9 +29,8 @@ from consolidator.plans import Intent, Lease
 from consolidator.ports import ANY, Expect, Point, PutOutcome
 from consolidator.proposals import Batch, Proposal
 from consolidator.registry import open_parts
-from consolidator.testing import HashEmbedder, shared_store  # noqa: F401 (so that each forked process has it)
-from consolidator_providers import ledger  # noqa: F401
-from tests.crash.engine_child import Follower, Wrapped, decided
+from consolidator.testing import HashEmbedder
+from tests.crash.engine_child import Follower, Wrapped, decided, ready_to_fork
 from tests.crash.sabotage import Passing
 
 with suppress(ImportError):
@@ -154,6 +153,7 @@ def answer(order: Order) -> int:
 
 
 def main() -> None:
+    ready_to_fork()
     for line in sys.stdin:
         os.write(1, f"{answer(json.loads(line))}\n".encode())
 

@@ -27,10 +27,9 @@ from consolidator.parts import Parts
 from consolidator.registry import LEDGER_FILE, open_storage
 from consolidator.testing import HashEmbedder, ManualClock
 from consolidator.testing.killing import Killing
-from consolidator_providers import edge  # noqa: F401 (so that each forked process has it)
 from consolidator_providers.ledger import open_ledger
 from consolidator_providers.vector_cache import CachedEmbedder
-from tests.crash.engine_child import WRITES, Wrapped
+from tests.crash.engine_child import WRITES, Wrapped, ready_to_fork
 from tests.property.state_proposer import StandIn, words
 
 Order = dict[str, Any]
@@ -276,6 +275,7 @@ def lived(first: Order) -> dict[str, Any]:
 
 
 def main() -> None:
+    ready_to_fork()
     with suppress(EOFError):
         while True:
             order = heard()
