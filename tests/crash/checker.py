@@ -109,9 +109,15 @@ class _View:
     observations: dict[str, Point]
     witness: Witness
     gone: set[str]
+    sorted_by: dict[tuple[str, ...], dict[tuple[Any, ...], list[Row]]] = field(default_factory=dict)
 
     def rows(self, table: str, **equal: Any) -> list[Row]:
-        return [row for row in self.tables[table] if all(row[key] == value for key, value in equal.items())]
+        """Each table is read once for all values of these keys: an old bank is asked for thousands."""
+        if (rows := self.sorted_by.get((table, *equal))) is None:
+            rows = self.sorted_by[table, *equal] = {}
+            for row in self.tables[table]:
+                rows.setdefault(tuple(row[key] for key in equal), []).append(row)
+        return rows.get(tuple(equal.values()), [])
 
 
 def _forgotten(view: _View) -> Iterator[str]:
