@@ -122,10 +122,22 @@ class TestStart:
         assert fake.asked[0][-1] == "bin"
 
     def test_a_memory_that_cannot_answer_gives_no_briefing(self, agent: Agent, fake: Fake) -> None:
-        fake.answers(4)
+        fake.answers(1)
         ran = agent.tells("SessionStart")
         assert (ran.returncode, ran.stdout) == (0, "")
         assert ran.stderr == "consolidator hook: no briefing: it is as the test says\n"
+
+    def test_a_memory_that_stays_open_elsewhere_is_asked_for_a_while(
+        self, agent: Agent, fake: Fake, hook: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In this process, with a shorter patience than the hook's twenty seconds."""
+        monkeypatch.setattr(hook, "BRIEFING_LIMIT", 2)
+        monkeypatch.setattr(hook, "WAIT", 0.1)
+        monkeypatch.setenv("PATH", agent.path[0])
+        fake.answers(4)
+        with pytest.raises(ValueError, match=r"^no briefing: it is as the test says$"):
+            hook.brief({"cwd": str(agent.folder)}, [])
+        assert len(fake.asked) > 2
 
 
 class TestEnd:
