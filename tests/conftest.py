@@ -14,9 +14,14 @@ from consolidator.engine import Bank, Engine, connect
 from consolidator.ports import ChatModel, Proposer
 from consolidator.testing import HashEmbedder, ManualClock, ScriptedProposer
 from tests.postgres import postgres_server, postgres_url  # noqa: F401 (fixtures)
+from tests.room import prefer_memory
 
 Open = Callable[..., AbstractAsyncContextManager[Engine]]
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def pytest_configure() -> None:
+    prefer_memory()
 
 
 @pytest.fixture
