@@ -1,4 +1,5 @@
 """A PostgreSQL server for the tests: its own, in a temporary folder, on a free port of the loopback, ended with the session.
+Where several processes share the tests, each has one.
 
 `postgres_url` leads each test to an empty schema of its own. Without a server's programs such tests are skipped, but fail where
 REQUIRE_POSTGRES=1 or CI=1 is set.
@@ -45,14 +46,14 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """Runs from `start` to `stop`; `restart` keeps port and data."""
+    """Runs from `open` to `stop`; `restart` keeps port and data."""
 
     def __init__(self, folder: Path, bin: Path) -> None:
         self._folder = folder
         self._bin = bin
         self._process: subprocess.Popen[Any] | None = None
         self._names = count()
-        self.port = _free_port()
+        self.port = 0
 
     def create(self) -> None:
         secret = self._folder / "password"
@@ -64,6 +65,16 @@ class PostgresServer:
         )
         if made.returncode:
             raise RuntimeError(f"initdb failed: {made.stderr.strip()}")
+
+    def open(self) -> None:
+        """On a free port; on another one where somebody was faster."""
+        for tries_left in (2, 1, 0):
+            self.port = _free_port()
+            try:
+                return self.start()
+            except RuntimeError:
+                if not tries_left:
+                    raise
 
     def start(self) -> None:
         settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
@@ -164,7 +175,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         try:
             try:
                 server.create()
-                server.start()
+                server.open()
             except (OSError, RuntimeError) as error:
                 _without(f"no PostgreSQL server could be started: {error}")
             yield server
