@@ -1,6 +1,6 @@
 # make demo    the main job on a real conversation
 # make test    the tests
-# make check   linters, type checkers, floors, README code
+# make check   linters, type checkers, floors, README code; make lint stops before the last two, which are tests
 # make bench   figures: import, install, retain, recall; benchmarks/ has more, each run by hand
 # make bench-scale recall as a memory grows
 # Each does all the set-up it needs, in .venv, and can be repeated.
@@ -12,7 +12,7 @@ READY  := $(VENV)/.ready
 TESTED := $(VENV)/.ready-dev
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test check bench bench-scale clean
+.PHONY: demo test check lint mypy pyright bench bench-scale clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -22,11 +22,15 @@ test: $(TESTED)
 	@echo "Running the tests (about 8 minutes on two cores) ..."
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-check: $(TESTED)
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/pyright
+check: lint
 	$(BIN)/python -m pytest -q tests/unit/test_floors.py tests/end_to_end/test_readme.py
+
+lint: $(TESTED)
+	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory --jobs 2 mypy pyright
+
+mypy pyright: $(TESTED)
+	$(BIN)/$@
 
 bench: $(TESTED)
 	@$(BIN)/python benchmarks/figures.py
