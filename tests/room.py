@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 MEMORY = Path("/dev/shm")
-NEEDED = 1024**3 * (1 + min(8, os.cpu_count() or 1))  # bytes: a process of `make test` has 700 MB in use at most
+NEEDED = 1024**3 * (1 + min(8, os.cpu_count() or 1))  # bytes: a process of `make test` has a gigabyte in use at most
 
 
 def prefer_memory(place: Path = MEMORY) -> None:
