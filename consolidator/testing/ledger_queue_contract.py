@@ -23,8 +23,8 @@ DAY = "2026-06-01"
 
 
 def near(found: float | None, expected: float) -> bool:
-    """Times of a clock that runs: half a second does not matter."""
-    return found is not None and abs(found - expected) < 0.5
+    """Times of a clock that runs, on a machine that does other things too: half a second, or a twentieth, does not matter."""
+    return found is not None and abs(found - expected) < max(0.5, expected / 20)
 
 
 def due(standing: Standing) -> bool:
