@@ -112,8 +112,9 @@ class Finding:
         """Beside the first ones, where nothing that was found stands."""
         if not self._weights.beside or not (self._weights.previous or self._weights.next):
             return []
-        facts = await self._facts.of(bank, lists.ids())
-        first = standings(lists.guessed(), self._weights, most=self._weights.beside)
+        likely = list(standings(lists.guessed(), self._weights))
+        facts = await self._facts.of(bank, likely)
+        first = likely[: self._weights.beside]
         beside = dict.fromkeys(place for id in first if id in facts for place in _beside(facts[id]))
         taken = {place_of(fact.source, fact.sequence) for fact in facts.values()}
         return [place for place in beside if place not in taken]
