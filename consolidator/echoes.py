@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 
 from consolidator.errors import ConsolidatorError
 from consolidator.models import Hit
@@ -15,6 +16,7 @@ from consolidator.words import plain
 log = logging.getLogger("consolidator.echoes")
 
 KEPT = 5_000  # texts of one bank
+TOGETHER = 0.5  # seconds that a recall's texts wait to be written, at most
 LEAST_WORDS = 5  # shorter ones are said again by chance
 QUOTED = re.compile(r"""\s*\((?:".*", )?\d\d \w+ \d{4}\)\s*$""")  # what `Hit.line` adds behind a text
 BULLET = re.compile(r"^\s*[-*]\s+")
@@ -25,27 +27,51 @@ class Echoes:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._writing: set[asyncio.Task[None]] = set()
+        # by bank, what is not written yet, with the memories that it rests on; what was given out last is last
+        self._told: dict[str, dict[str, frozenset[str]]] = {}
+        self._writing: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
 
     async def note(self, bank: str, hits: Sequence[Hit]) -> None:
-        """Remember the hits' texts. Recall does not wait for it, and does not fail with it."""
-        digest = await self._parts.digest(bank)
-        told = {line for hit in hits for text in _texts(hit) for line in text.splitlines() if _telling(line)}
-        if digests := [digest(plain(line)) for line in sorted(told)]:
-            task = asyncio.create_task(self._write(bank, digests))
-            self._writing.add(task)
-            task.add_done_callback(self._writing.discard)
+        """Remember the hits' texts. Recall does not wait for it, and does not fail with it.
 
-    async def _write(self, bank: str, digests: Sequence[str]) -> None:
+        What successive recalls hand out is written together: a write for each would cost more than half of a recall.
+        """
+        if not hits:
+            return
+        digest = await self._parts.digest(bank)
+        told = self._told.setdefault(bank, {})
+        for hit in hits:
+            rests_on = frozenset([hit.id, *(e.memory_id for e in hit.evidence), *([hit.quote.id] if hit.quote else [])])
+            lines = {line for text in _texts(hit) for line in text.splitlines() if _telling(line)}
+            for one in {digest(plain(line)) for line in lines}:
+                told[one] = rests_on | told.pop(one, frozenset())
+        if self._writing is None or self._writing.done():
+            self._asked.clear()
+            self._writing = asyncio.create_task(self._write_soon())
+
+    async def _write_soon(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._asked.wait(), TOGETHER)
+        while self._told:
+            bank = next(iter(self._told))
+            await self._write(bank, self._told.pop(bank))
+
+    async def _write(self, bank: str, told: Mapping[str, Set[str]]) -> None:
+        """Without what was erased since it was told."""
+        ids = sorted(frozenset[str]().union(*told.values()))
         try:
-            await self._parts.ledger.hand_out(bank, digests, self._parts.clock(), keep=KEPT)
+            gone = {stone.memory_id for stone in await self._parts.ledger.tombstones(bank, ids=ids)}
+            if digests := [digest for digest, rests_on in told.items() if gone.isdisjoint(rests_on)]:
+                await self._parts.ledger.hand_out(bank, digests, self._parts.clock(), keep=KEPT)
         except ConsolidatorError as error:
             log.warning("not_noted", extra={"action": "not_noted", "error": type(error).__name__})
 
     async def settled(self) -> None:
         """Everything noted so far is written."""
-        if self._writing:  # not gathered: whoever is cancelled here must not cancel them for all
-            await asyncio.wait(self._writing)
+        if self._writing:  # not awaited itself: whoever is cancelled here must not cancel it for all
+            self._asked.set()
+            await asyncio.wait([self._writing])
 
     async def among(self, bank: str, texts: Sequence[str]) -> list[bool]:
         """For each text, whether all that it says was handed out before."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
+from consolidator.echoes import Echoes
 from consolidator.engine import Bank, Engine
+from consolidator.errors import LedgerError
 from consolidator.models import MemoryState, ObservationState, Trust
+from consolidator.ports import Ledger
 from consolidator.proposals import Batch, NothingDurable, Proposal
 from consolidator.testing import ManualClock, ScriptedProposer
 from consolidator.testing.proposers import word_for_word
@@ -57,6 +63,69 @@ async def test_g20_holds_over_a_restart_and_not_over_banks(open_engine: Open) ->
         (hers,) = (await engine.bank("alice").retain(BERLIN, source="agent")).memories
         (his,) = (await engine.bank("bob").retain(BERLIN, source="agent")).memories
         assert (hers.echo, his.echo) == (True, False)
+
+
+class Noting:
+    """A ledger that tells what it was asked to note, and can fail."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.noted: list[list[str]] = []
+        self.failing = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    async def hand_out(self, bank: str, digests: Sequence[str], at: datetime, *, keep: int) -> None:
+        if self.failing:
+            raise LedgerError("no")
+        self.noted.append(list(digests))
+        await self._ledger.hand_out(bank, digests, at, keep=keep)
+
+
+@pytest.fixture
+async def noting(bank: Bank) -> Noting:
+    return Noting(bank._parts.ledger)
+
+
+@pytest.fixture
+def echoes(bank: Bank, noting: Noting) -> Echoes:
+    return Echoes(replace(bank._parts, ledger=cast("Ledger", noting)))
+
+
+async def test_what_successive_recalls_hand_out_is_noted_at_once(bank: Bank, echoes: Echoes, noting: Noting) -> None:
+    await bank.retain([BERLIN, "Bob sells tea near the old harbour."], source="s")
+    berlin, tea = [(await bank.recall(text, top_k=1)) for text in ("Berlin", "tea")]
+    for hits in (berlin, tea, berlin):
+        await echoes.note(bank.id, hits)
+    await echoes.note(bank.id, [])
+    assert noting.noted == []
+    assert await echoes.among(bank.id, [BERLIN, tea[0].text, "Nobody has said this to anybody."]) == [True, True, False]
+    assert [len(digests) for digests in noting.noted] == [2]  # what was told last is the newest
+    await echoes.note(bank.id, tea)
+    await echoes.settled()
+    assert noting.noted[1] == noting.noted[0][:1]
+
+
+async def test_what_is_erased_before_it_is_noted_is_not_noted(bank: Bank, echoes: Echoes, noting: Noting) -> None:
+    await bank.retain(BERLIN, source="s")
+    await bank.retain("Bob sells tea near the old harbour.", source="t")
+    await echoes.note(bank.id, await bank.recall("Who sells tea near the harbour or moved to Berlin?"))
+    await bank.forget(source="s")
+    await echoes.settled()
+    assert [len(digests) for digests in noting.noted] == [1]
+
+
+async def test_a_ledger_that_cannot_be_written_stops_no_later_note(bank: Bank, echoes: Echoes, noting: Noting) -> None:
+    await bank.retain(BERLIN, source="s")
+    hits = await bank.recall("Berlin")
+    noting.failing = True
+    await echoes.note(bank.id, hits)
+    await echoes.settled()
+    noting.failing = False
+    assert await echoes.among(bank.id, [BERLIN]) == [False]
+    await echoes.note(bank.id, hits)
+    assert await echoes.among(bank.id, [BERLIN]) == [True]
 
 
 async def test_an_erased_text_is_no_longer_known_as_handed_out(bank: Bank) -> None:
