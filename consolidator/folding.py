@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from consolidator.ranking import Ranked, order_of
@@ -21,6 +22,7 @@ def fold(ranked: Sequence[Ranked]) -> list[Ranked]:
     """
     memories = {r.candidate.id: r for r in ranked if r.candidate.kind == "memory"}
     bar = min(WELL, SHARE * max((r.fused for r in ranked), default=0.0))
+    last = min((m.base for m in memories.values()), default=math.inf)
     taken: set[str] = set()
     folded = []
     for r in ranked:
@@ -39,7 +41,7 @@ def fold(ranked: Sequence[Ranked]) -> list[Ranked]:
         if best:
             r = _at(r, best.base, "stands with its evidence")
         elif not found and r.fused < bar and not r.candidate.contested:
-            r = _at(r, min([r.base, *(m.base for m in memories.values())]), "answers weakly")
+            r = _at(r, min(r.base, last), "answers weakly")
         folded.append(r)
     folded += [r for id, r in memories.items() if id not in taken]
     return sorted(folded, key=order_of)

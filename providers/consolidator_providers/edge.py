@@ -306,7 +306,7 @@ def _ranked(leg: Leg, hits: Sequence[q.ScoredPoint]) -> list[Found]:
     end = leg.limit
     while end < len(hits) and checks.tied(hits[end].score, hits[leg.limit - 1].score):
         end += 1
-    told = map(_found, hits[:end]) if leg.payload else (Found(id_of(hit.id), hit.score, NOTHING) for hit in hits[:end])
+    told = map(_found, hits[:end]) if leg.payload else [Found(id_of(hit.id), hit.score, NOTHING) for hit in hits[:end]]
     return checks.ranked(told, leg.limit)
 
 
