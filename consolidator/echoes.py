@@ -45,7 +45,7 @@ class Echoes:
             rests_on = frozenset([hit.id, *(e.memory_id for e in hit.evidence), *([hit.quote.id] if hit.quote else [])])
             lines = {line for text in _texts(hit) for line in text.splitlines() if _telling(line)}
             for one in {digest(plain(line)) for line in lines}:
-                told[one] = rests_on | told.pop(one, frozenset())
+                told[one] = rests_on | told.pop(one, frozenset[str]())
         if self._writing is None or self._writing.done():
             self._asked.clear()
             self._writing = asyncio.create_task(self._write_soon())
