@@ -28,7 +28,7 @@ class Echoes:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         # by bank, what is not written yet, with the memories that it rests on; what was given out last is last
-        self._told: dict[str, dict[str, frozenset[str]]] = {}
+        self._told: dict[str, dict[str, set[str]]] = {}
         self._writing: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
 
@@ -42,10 +42,10 @@ class Echoes:
         digest = await self._parts.digest(bank)
         told = self._told.setdefault(bank, {})
         for hit in hits:
-            rests_on = frozenset([hit.id, *(e.memory_id for e in hit.evidence), *([hit.quote.id] if hit.quote else [])])
+            rests_on = {hit.id, *(e.memory_id for e in hit.evidence), *([hit.quote.id] if hit.quote else [])}
             lines = {line for text in _texts(hit) for line in text.splitlines() if _telling(line)}
             for one in {digest(plain(line)) for line in lines}:
-                told[one] = rests_on | told.pop(one, frozenset[str]())
+                told[one] = told.pop(one, set[str]()) | rests_on
         if self._writing is None or self._writing.done():
             self._asked.clear()
             self._writing = asyncio.create_task(self._write_soon())
