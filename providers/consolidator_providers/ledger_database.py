@@ -64,8 +64,9 @@ class Database:
         return (url if url.get_backend_name() == "sqlite" else url.set(query={})).render_as_string(hide_password=True)
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._backend.writing.dispose)
-        self._threads.shutdown(wait=True)
+        """What runs comes to its end first: a connection that comes back to a pool that was emptied would stay open."""
+        await asyncio.to_thread(self._threads.shutdown, wait=True)
+        await asyncio.to_thread(self._backend.writing.dispose)
 
 
 def _scrubbed(engine: Engine) -> bool:

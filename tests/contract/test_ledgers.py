@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from consolidator.errors import InvalidSettings, LedgerError, MissingProvider, NewerFormat
 from consolidator.ports import Ledger
@@ -191,6 +192,28 @@ async def test_a10_a_ledger_that_cannot_be_read_is_an_error_and_not_never_scored
         with pytest.raises(LedgerError, match="database failed"):
             await reading
     await ledger.close()
+
+
+async def test_closing_waits_for_a_job_that_nobody_waits_for(postgres_url: str) -> None:
+    """Its connection would come back to a pool that was emptied, and stay open."""
+    ledger, begun, gate, used = await open_ledger(url=postgres_url), threading.Event(), threading.Event(), list[Any]()
+
+    def job(db: Connection) -> None:
+        used.append(db.connection.driver_connection)
+        begun.set()
+        gate.wait(30)
+
+    working = asyncio.create_task(ledger._db.write(job))
+    assert await asyncio.to_thread(begun.wait, 30)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    closing = asyncio.create_task(ledger.close())
+    await asyncio.wait([closing], timeout=0.2)
+    assert not closing.done()
+    gate.set()
+    await closing
+    assert [connection.closed for connection in used] == [True]
 
 
 async def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:
