@@ -85,7 +85,8 @@ class Writer:
             raise StoreError("the store was opened before this process was forked: spawn, and open it in the child")
 
     def stop(self) -> None:
-        self._executor.shutdown(wait=False)
+        """Whoever waits for it sees no thread left behind. Every job has been waited for, so that it is a moment."""
+        self._executor.shutdown(wait=True)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[T], done: Future[T]) -> None:
